@@ -1,0 +1,206 @@
+"""Contacts: one comes in, its lead is found, one operator gets it; later it is worked on and closed."""
+
+import random
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import Connection, bindparam, insert
+from sqlmodel import Field, Session, col, select
+
+from crm import distribution
+from crm.deps import DatabaseDep, Page, PathId, RngDep, SessionDep, SettingsDep
+from crm.errors import Conflict, NotFound, responses
+from crm.identity import KINDS, Claim, read_leads
+from crm.models import (
+    IS_PENDING,
+    Assignment,
+    AssignmentPublic,
+    Contact,
+    ContactCreate,
+    ContactDetail,
+    ContactPublic,
+    ContactStatus,
+    Id,
+    Operator,
+    OperatorRef,
+    Source,
+    SourceRef,
+    StatusUpdate,
+    utcnow,
+)
+
+router = APIRouter(prefix="/contacts", tags=["Contacts"], responses=responses(503))
+
+COLUMNS = Contact.__table__.columns  # type: ignore[attr-defined]
+CONTACTS: Any = (
+    select(
+        *COLUMNS,
+        col(Source.name).label("source_name"),
+        col(Source.bot_id).label("source_bot_id"),
+        col(Operator.name).label("operator_name"),
+    )
+    .join(Source, col(Source.id) == col(Contact.source_id))
+    .outerjoin(Operator, col(Operator.id) == col(Contact.operator_id))
+)
+CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))
+SOURCE_BY_ID = select(col(Source.id)).where(col(Source.id) == bindparam("key"))
+SOURCE_BY_BOT = select(col(Source.id)).where(col(Source.bot_id) == bindparam("key"))
+BY_EVENT = select(col(Contact.id)).where(
+    col(Contact.source_id) == bindparam("source_id"), col(Contact.event_id) == bindparam("event_id")
+)
+ADD_CONTACT = insert(Contact)
+
+
+class ContactQuery(Page):
+    lead_id: Id | None = None
+    source_id: Id | None = None
+    operator_id: Id | None = None
+    status: ContactStatus | None = None
+    before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
+    order: Literal["newest", "queue"] = Field(
+        default="newest", description="queue: the pending ones, in the order of handing out."
+    )
+
+
+def read_contacts(session: Session, statement: Any, parameters: dict[str, Any] | None = None) -> list[ContactPublic]:
+    """What a statement derived from CONTACTS finds, with lead, source and operator."""
+    rows = session.connection().execute(statement, parameters or {}).all()
+    leads = read_leads(session, [row.lead_id for row in rows])
+    return [
+        ContactPublic(
+            **{column.name: getattr(row, column.name) for column in COLUMNS},
+            lead=leads[row.lead_id],
+            source=SourceRef(id=row.source_id, name=row.source_name, bot_id=row.source_bot_id),
+            operator=row.operator_id and OperatorRef(id=row.operator_id, name=row.operator_name),
+        )
+        for row in rows
+    ]
+
+
+def read_contact(session: Session, contact_id: int) -> ContactPublic:
+    """Raises NotFound."""
+    contacts = read_contacts(session, CONTACT, {"contact_id": contact_id})
+    if not contacts:
+        raise NotFound("contact", contact_id)
+    return contacts[0]
+
+
+def register(session: Session, body: ContactCreate, claim: Claim, rng: random.Random) -> tuple[ContactPublic, bool]:
+    """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
+
+    Raises NotFound (no such source) and Unprocessable (no usable identifier).
+    """
+    connection = session.connection()
+    source_id = _source_id(connection, body)
+    if body.event_id is not None:
+        repeated = connection.execute(BY_EVENT, {"source_id": source_id, "event_id": body.event_id}).scalar()
+        if repeated is not None:
+            return read_contact(session, repeated), False
+    now = utcnow()
+    lead_id, note = claim.find_or_create_lead(connection, body.lead_name or None, now)
+    operator_id, candidates = distribution.choose_operator(connection, source_id, rng)
+    is_assigned = operator_id is not None
+    values = {
+        **body.model_dump(include={"message", "priority", "event_id"}),
+        "created_at": now,
+        "lead_id": lead_id,
+        "source_id": source_id,
+        "operator_id": operator_id,
+        "status": "new" if is_assigned else "pending",
+        "identity_note": note,
+        "assigned_at": now if is_assigned else None,
+        "closed_at": None,
+    }
+    contact_id: int = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]
+    reason: Literal["distributed", "queued"] = "distributed" if is_assigned else "queued"
+    distribution.record(connection, contact_id, operator_id, reason, candidates, now)
+    return read_contact(session, contact_id), True
+
+
+def _source_id(connection: Connection, body: ContactCreate) -> int:
+    if body.source_id is not None:
+        what, key, statement = "source", body.source_id, SOURCE_BY_ID
+    else:
+        what, key, statement = "source with bot_id", body.source_bot_id, SOURCE_BY_BOT
+    source_id: int | None = connection.execute(statement, {"key": key}).scalar()
+    if source_id is None:
+        raise NotFound(what, key)
+    return source_id
+
+
+@router.post(
+    "/",
+    status_code=201,
+    summary="Register a contact",
+    responses={
+        200: {"model": ContactPublic, "description": "A repeat of this event_id: the first contact, as it is now."}
+    }
+    | responses(404),
+)
+async def create_contact(
+    body: ContactCreate, response: Response, database: DatabaseDep, rng: RngDep, settings: SettingsDep
+) -> ContactPublic:
+    """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
+
+    Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
+    """
+    claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, settings.default_region)
+    contact, is_new = await database.write(lambda session: register(session, body, claim, rng))
+    if not is_new:
+        response.status_code = 200
+    return contact
+
+
+@router.get("/", summary="List contacts")
+def list_contacts(query: Annotated[ContactQuery, Query()], session: SessionDep) -> list[ContactPublic]:
+    """Newest first, or with `order=queue` the waiting ones in the order of handing out. Filters combine with AND."""
+    statement = CONTACTS
+    for field in ("lead_id", "source_id", "operator_id", "status"):
+        value = getattr(query, field)
+        if value is not None:
+            statement = statement.where(getattr(Contact, field) == value)
+    if query.before_id is not None:
+        statement = statement.where(col(Contact.id) < query.before_id)
+    if query.order == "queue":
+        statement = statement.where(IS_PENDING).order_by(col(Contact.priority).desc(), col(Contact.id))
+    else:
+        statement = statement.order_by(col(Contact.id).desc())
+    return read_contacts(session, query.of(statement))
+
+
+@router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
+def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
+    """With its history: who got it, why, and what each draw saw."""
+    contact = read_contact(session, contact_id)
+    history = session.exec(
+        select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id))
+    ).all()
+    return ContactDetail(
+        **dict(contact), history=[AssignmentPublic.model_validate(entry.model_dump()) for entry in history]
+    )
+
+
+@router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
+async def update_contact_status(contact_id: PathId, body: StatusUpdate, database: DatabaseDep) -> ContactPublic:
+    """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
+
+    def work(session: Session) -> ContactPublic:
+        contact = session.get(Contact, contact_id)
+        if contact is None:
+            raise NotFound("contact", contact_id)
+        change_status(contact, body.status, utcnow())
+        session.flush()
+        return read_contact(session, contact_id)
+
+    return await database.write(work)
+
+
+def change_status(contact: Contact, status: ContactStatus, now: datetime) -> None:
+    """Raises Conflict (design.md, "Life of a contact")."""
+    if status == contact.status:
+        return
+    if contact.status == "closed" or ((contact.status, status) != ("new", "in_progress") and status != "closed"):
+        raise Conflict(f"contact {contact.id} is {contact.status}: it can't become {status}")
+    contact.status = status
+    contact.closed_at = now if status == "closed" else None

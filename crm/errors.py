@@ -1,0 +1,125 @@
+"""What can go wrong, how it is told to the caller (`{"detail": ...}`), and how it is documented."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError, TimeoutError
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+RETRY_AFTER = 1  # seconds
+log = logging.getLogger(__name__)
+
+
+class ErrorMessage(BaseModel):
+    detail: str
+
+
+class StartupError(Exception):
+    """The service can't start; its text is the one line that says why."""
+
+
+class DomainError(Exception):
+    """A request that can't be done; `status_code` and `detail` are the answer."""
+
+    status_code: int
+
+    def __init__(self, detail: str | list[dict[str, Any]]) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotFound(DomainError):
+    """What a path or a body names is not there."""
+
+    status_code = 404
+
+    def __init__(self, what: str, key: object) -> None:
+        super().__init__(f"{what} {key} not found")
+
+
+class Conflict(DomainError):
+    """Clashes with the present state; the detail names the thing it clashes with, with its id."""
+
+    status_code = 409
+
+
+class Unprocessable(DomainError):
+    """Well-formed, but unusable: a list of (location, message), in FastAPI's own shape for 422."""
+
+    status_code = 422
+
+    def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__([{"type": "unusable", "loc": list(loc), "msg": msg} for loc, msg in problems])
+
+
+DESCRIPTIONS = {
+    404: "Not there; the detail says what.",
+    409: "Clashes with the present state; the detail names what it clashes with.",
+    503: "The database is away, full or busy: nothing was changed, try again after `Retry-After` seconds.",
+}
+
+
+def responses(*status_codes: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the errors that a route can answer besides 422."""
+    return {code: {"model": ErrorMessage, "description": DESCRIPTIONS[code]} for code in status_codes}
+
+
+def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+    # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
+    body = json.dumps({"detail": detail}, ensure_ascii=True)
+    return Response(body, status_code, headers, media_type="application/json")
+
+
+async def _domain_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError)
+    return _answer(error.status_code, error.detail)
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    """FastAPI's own list without `input` and `ctx`: they may not be expressible in JSON (NaN, a lone surrogate)."""
+    assert isinstance(error, RequestValidationError)
+    problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
+    if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+        problems[0]["msg"] += "; send the header Content-Type: application/json"
+    return _answer(422, problems)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is not JSON in UTF-8
+        return _answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
+    if error.status_code == 405:  # Starlette names only the methods of the first route with this path
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        known = request.app.openapi()["paths"].items()
+        allowed = {
+            method.upper() for template, item in known if compile_path(template)[0].match(path) for method in item
+        }
+        headers["Allow"] = ", ".join(sorted(allowed)) or headers["Allow"]
+    return _answer(error.status_code, error.detail, headers)
+
+
+async def _database_unavailable(_: Request, error: Exception) -> Response:
+    log.warning("database unavailable: %s", getattr(error, "orig", error))
+    detail = "the database is not available at the moment, nothing was changed: try again"
+    return _answer(503, detail, {"Retry-After": str(RETRY_AFTER)})
+
+
+async def _unexpected(_: Request, __: Exception) -> Response:
+    return _answer(500, "internal error")  # Starlette raises it again for the server's log
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Makes the app answer every error of this module, and every one of FastAPI's, as `{"detail": ...}`."""
+    app.add_exception_handler(DomainError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_unavailable)
+    app.add_exception_handler(TimeoutError, _database_unavailable)
+    app.add_exception_handler(Exception, _unexpected)

@@ -1,0 +1,139 @@
+"""Which lead wrote: identifiers made comparable, looked up all at once, and added to the lead (design.md, "Lead identity")."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, get_args
+
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy import Connection, bindparam, insert, or_, update
+from sqlmodel import Session, col, select
+
+from crm.errors import Unprocessable
+from crm.models import IdentifierKind, Lead, LeadIdentifier, LeadPublic
+
+KINDS: tuple[IdentifierKind, ...] = get_args(IdentifierKind)  # in the order in which they name the lead
+
+_kind, _value = col(LeadIdentifier.kind), col(LeadIdentifier.value)
+KNOWN = (
+    select(_kind, _value, col(LeadIdentifier.lead_id), col(Lead.name))
+    .join(Lead)
+    .where(or_(*((_kind == kind) & (_value == bindparam(kind)) for kind in KINDS)))
+)
+ADD_LEAD = insert(Lead)
+ADD_IDENTIFIER = insert(LeadIdentifier)
+NAME_LEAD = update(Lead).where(col(Lead.id) == bindparam("lead_id")).values(name=bindparam("new_name"))
+
+
+def normalise(kind: IdentifierKind, text: str, region: str) -> str:
+    """The form in which an identifier is stored and compared.
+
+    region: of phones that are written without a country code, such as RU. Raises ValueError, which says why there is none.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("is blank")
+    if kind == "phone":
+        return _phone(text, region)
+    if kind == "email":
+        return _email(text)
+    return text
+
+
+def _phone(text: str, region: str) -> str:
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        number = None
+    if number is None or not phonenumbers.is_valid_number(number):
+        raise ValueError(f"is not a phone number (without + it is read as one of {region})")
+    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _email(text: str) -> str:
+    try:
+        address = validate_email(text, check_deliverability=False).normalized.lower()
+    except EmailNotValidError:
+        raise ValueError("is not an e-mail address") from None
+    if len(address) > 255:
+        raise ValueError("is longer than 255 characters")
+    return address
+
+
+class Claim:
+    """Who a contact says it is from: what could be normalised, and for the rest why not."""
+
+    def __init__(self, texts: Mapping[IdentifierKind, str | None], region: str) -> None:
+        self.values: dict[IdentifierKind, str] = {}
+        self.problems: dict[IdentifierKind, str] = {}
+        self._texts = texts
+        for kind in KINDS:
+            text = texts[kind]
+            if text is not None:
+                try:
+                    self.values[kind] = normalise(kind, text, region)
+                except ValueError as error:
+                    self.problems[kind] = str(error)
+
+    def find_or_create_lead(self, connection: Connection, name: str | None, now: datetime) -> tuple[int, str | None]:
+        """The id of the lead and the identity note; call it under the write lock.
+
+        Unknown identifiers and a missing name are added to the lead. Raises Unprocessable when nothing is usable.
+        """
+        if not self.values:
+            missing = {kind: self.problems.get(kind, "is missing") for kind in KINDS}
+            raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
+        rows = connection.execute(KNOWN, {kind: self.values.get(kind) for kind in KINDS}).all()
+        known = {row.kind: row for row in rows}
+        naming = next((known[kind] for kind in KINDS if kind in known), None)
+        if naming is None:
+            lead_id: int = connection.execute(ADD_LEAD, {"name": name, "created_at": now}).inserted_primary_key[0]
+        else:
+            lead_id = naming.lead_id
+            if naming.name is None and name is not None:
+                connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
+        new = [kind for kind in self.values if kind not in known]
+        if new:
+            add_identifiers(connection, lead_id, [(kind, self.values[kind]) for kind in new])
+        return lead_id, self._note({kind: row.lead_id for kind, row in known.items() if row.lead_id != lead_id})
+
+    def _note(self, others: Mapping[IdentifierKind, int]) -> str | None:
+        notes = [f"lead_{kind} {self._texts[kind]!r} {why}" for kind, why in self.problems.items()]
+        notes += [f"lead_{kind} {self.values[kind]!r} belongs to lead {lead_id}" for kind, lead_id in others.items()]
+        return "; ".join(notes) or None
+
+
+def add_identifiers(connection: Connection, lead_id: int, identifiers: Collection[tuple[IdentifierKind, str]]) -> None:
+    """Gives the lead identifiers that nobody has."""
+    rows: list[dict[str, Any]] = [{"kind": k, "value": v, "lead_id": lead_id} for k, v in sorted(identifiers)]
+    connection.execute(ADD_IDENTIFIER, rows)
+
+
+IDENTIFIERS_OF_LEADS = (
+    select(_kind, _value, col(LeadIdentifier.lead_id))
+    .where(col(LeadIdentifier.lead_id).in_(bindparam("lead_ids", expanding=True)))
+    .order_by(col(LeadIdentifier.lead_id), _kind, _value)
+)
+LEADS = select(col(Lead.id), col(Lead.created_at), col(Lead.name)).where(
+    col(Lead.id).in_(bindparam("lead_ids", expanding=True))
+)
+
+
+def read_leads(session: Session, lead_ids: Collection[int]) -> dict[int, LeadPublic]:
+    """The leads with these ids (at most some thousands) and their identifiers, by id; unknown ids are left out."""
+    connection, ids = session.connection(), {"lead_ids": list(set(lead_ids))}
+    values: dict[int, dict[str, list[str]]] = defaultdict(lambda: {kind: [] for kind in KINDS})
+    for kind, value, lead_id in connection.execute(IDENTIFIERS_OF_LEADS, ids):
+        values[lead_id][kind].append(value)
+    return {
+        row.id: LeadPublic(
+            id=row.id,
+            created_at=row.created_at,
+            name=row.name,
+            external_ids=values[row.id]["external_id"],
+            phones=values[row.id]["phone"],
+            emails=values[row.id]["email"],
+        )
+        for row in connection.execute(LEADS, ids)
+    }

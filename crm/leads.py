@@ -1,0 +1,175 @@
+"""Leads: the customers, and by which identifiers each is known."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy import delete, func, literal_column, union
+from sqlmodel import Field, Session, col, select, tuple_
+
+from crm.contacts import CONTACTS, read_contacts
+from crm.database import contains
+from crm.deps import DatabaseDep, Page, PathId, SessionDep, SettingsDep
+from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.identity import add_identifiers, normalise, read_leads
+from crm.models import (
+    Contact,
+    ContactPublic,
+    Id,
+    IdentifierKind,
+    Lead,
+    LeadDetail,
+    LeadIdentifier,
+    LeadListed,
+    LeadPublic,
+    LeadUpdate,
+)
+
+router = APIRouter(prefix="/leads", tags=["Leads"], responses=responses(503))
+
+# The field of LeadUpdate for each kind.
+FIELDS: dict[IdentifierKind, str] = {"external_id": "external_ids", "phone": "phones", "email": "emails"}
+
+
+class LeadQuery(Page):
+    external_id: str | None = Field(default=None, max_length=255)
+    phone: str | None = Field(default=None, max_length=255, description="In any usual spelling (+ is %2B in a URL).")
+    email: str | None = Field(default=None, max_length=255)
+    q: str | None = Field(
+        default=None, min_length=1, max_length=255, description="Part of an identifier or of the name, in any case."
+    )
+    after_id: Id | None = Field(default=None, description="Only higher ids: the next page of a large table.")
+
+
+class LeadContactQuery(Page):
+    before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
+
+
+def get_lead(session: Session, lead_id: int) -> Lead:
+    """Raises NotFound."""
+    lead = session.get(Lead, lead_id)
+    if lead is None:
+        raise NotFound("lead", lead_id)
+    return lead
+
+
+def _listed(session: Session, leads: list[LeadPublic]) -> list[LeadListed]:
+    counts = dict(
+        session.exec(
+            select(Contact.lead_id, func.count())
+            .where(col(Contact.lead_id).in_([lead.id for lead in leads]))
+            .group_by(col(Contact.lead_id))
+        ).all()
+    )
+    return [LeadListed(**dict(lead), contacts_count=counts.get(lead.id, 0)) for lead in leads]
+
+
+def _detail(session: Session, lead_id: int) -> LeadDetail:
+    [lead] = _listed(session, [read_leads(session, [lead_id])[lead_id]])
+    return LeadDetail(**dict(lead), contacts=_contacts(session, lead_id, LeadContactQuery()))
+
+
+def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[ContactPublic]:
+    statement = CONTACTS.where(col(Contact.lead_id) == lead_id).order_by(col(Contact.id).desc())
+    if query.before_id is not None:
+        statement = statement.where(col(Contact.id) < query.before_id)
+    return read_contacts(session, query.of(statement))
+
+
+def _matching(q: str, after_id: int, most: int) -> Any:
+    """Ids of the first leads with this text in name or identifiers. Both halves stop at `most`: no full scan when many match."""
+    names = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(col(Lead.name), q))
+    values = (
+        select(col(LeadIdentifier.lead_id).label("id"))
+        .where(col(LeadIdentifier.lead_id) > after_id, contains(col(LeadIdentifier.value), q))
+        .distinct()
+    )
+    halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
+    return union(*(select(half.c.id) for half in halves))
+
+
+@router.get("/", summary="List and search leads")
+def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, settings: SettingsDep) -> list[LeadListed]:
+    """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all of them."""
+    statement = select(Lead.id).where(col(Lead.id) > (query.after_id or 0)).order_by(col(Lead.id))
+    for kind in FIELDS:
+        text = getattr(query, kind)
+        if text is not None:
+            try:
+                value = normalise(kind, text, settings.default_region)
+            except ValueError:  # what is no identifier is nobody's
+                return []
+            owner = select(LeadIdentifier.lead_id).where(LeadIdentifier.kind == kind, LeadIdentifier.value == value)
+            statement = statement.where(col(Lead.id) == owner.scalar_subquery())
+    if query.q is not None:
+        statement = statement.where(col(Lead.id).in_(_matching(query.q, query.after_id or 0, query.skip + query.limit)))
+    ids = session.exec(query.of(statement)).all()
+    leads = read_leads(session, ids)
+    return _listed(session, [leads[lead_id] for lead_id in ids])
+
+
+@router.get("/{lead_id}", summary="Get a lead", responses=responses(404))
+def get_lead_detail(lead_id: PathId, session: SessionDep) -> LeadDetail:
+    """With its newest 100 contacts, whatever source they came from."""
+    get_lead(session, lead_id)
+    return _detail(session, lead_id)
+
+
+@router.get("/{lead_id}/contacts", summary="List the contacts of a lead", responses=responses(404))
+def list_lead_contacts(
+    lead_id: PathId, query: Annotated[LeadContactQuery, Query()], session: SessionDep
+) -> list[ContactPublic]:
+    """Newest first, over all sources."""
+    get_lead(session, lead_id)
+    return _contacts(session, lead_id, query)
+
+
+@router.patch("/{lead_id}", summary="Change a lead", responses=responses(404, 409))
+async def update_lead(lead_id: PathId, body: LeadUpdate, database: DatabaseDep, settings: SettingsDep) -> LeadDetail:
+    """Only what is sent changes; each list is the whole new one of its kind. One identifier at least must remain."""
+    wanted = _normalised(body, settings.default_region)
+
+    def work(session: Session) -> LeadDetail:
+        lead = get_lead(session, lead_id)
+        if "name" in body.model_fields_set:
+            lead.name = body.name
+            session.flush()
+        if wanted:
+            _replace_identifiers(session, lead_id, wanted)
+        return _detail(session, lead_id)
+
+    return await database.write(work)
+
+
+def _normalised(body: LeadUpdate, region: str) -> dict[IdentifierKind, set[str]]:
+    wanted: dict[IdentifierKind, set[str]] = {}
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for kind, field in FIELDS.items():
+        if field in body.model_fields_set:
+            wanted[kind] = set()
+            for index, text in enumerate(getattr(body, field)):
+                try:
+                    wanted[kind].add(normalise(kind, text, region))
+                except ValueError as error:
+                    problems.append((("body", field, index), f"{text!r} {error}"))
+    if problems:
+        raise Unprocessable(problems)
+    return wanted
+
+
+def _replace_identifiers(session: Session, lead_id: int, wanted: dict[IdentifierKind, set[str]]) -> None:
+    pairs = [(kind, value) for kind, values in wanted.items() for value in values]
+    key = tuple_(col(LeadIdentifier.kind), col(LeadIdentifier.value))
+    taken = session.exec(
+        select(LeadIdentifier)
+        .where(key.in_(pairs), LeadIdentifier.lead_id != lead_id)
+        .order_by(col(LeadIdentifier.value))
+    ).first()
+    if taken is not None:
+        raise Conflict(f"{taken.kind} {taken.value!r} belongs to lead {taken.lead_id}")
+    session.exec(
+        delete(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead_id, col(LeadIdentifier.kind).in_(wanted))
+    )
+    if pairs:
+        add_identifiers(session.connection(), lead_id, pairs)
+    elif session.exec(select(LeadIdentifier.kind).where(LeadIdentifier.lead_id == lead_id)).first() is None:
+        raise Conflict(f"lead {lead_id} would be left without an identifier: nobody could find it again")

@@ -1,0 +1,109 @@
+"""The service: `uvicorn crm.main:app`."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from sqlalchemy import text
+from sqlmodel import SQLModel
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import crm
+from crm import contacts, errors, leads, operators, sources, stats
+from crm.database import Database
+from crm.deps import SessionDep
+from crm.settings import Settings
+
+DESCRIPTION = """
+Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
+by the operator's weight for that source, and never past the operator's load limit.
+
+To try it here, execute in this order: *Add an operator*, *Add a source*, *Add an operator to a source*,
+*Register a contact*. Each example works as it stands.
+"""
+TAGS = [
+    {"name": "Operators", "description": "Who handles contacts, and how many at once."},
+    {"name": "Sources", "description": "The bots, and the weight of each operator at each."},
+    {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
+    {"name": "Leads", "description": "The customers, over all sources."},
+    {"name": "Statistics", "description": "Counted from the rows, never cached."},
+    {"name": "Service", "description": "Is it up?"},
+]
+
+
+class Health(SQLModel):
+    status: str
+
+
+class OneLineStartupErrors:
+    """Tells the server why the start failed in one line; Starlette would tell it the whole traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_short(message: Message) -> None:
+            _, is_startup_error, reason = message.get("message", "").rpartition(f"{errors.StartupError.__name__}: ")
+            if is_startup_error:
+                message["message"] = reason.strip()
+            await send(message)
+
+        await self.app(scope, receive, send_short)
+
+
+def _load_settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise errors.StartupError("; ".join(problems)) from None
+
+
+def create_app(settings: Settings | None = None, rng: random.Random | None = None) -> FastAPI:
+    """settings: by default those of the environment. rng: draws the operators; by default seeded by the system."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.settings = settings or _load_settings()
+        app.state.rng = rng or random.Random()
+        database = app.state.database = Database(app.state.settings.database_url, app.state.settings.busy_timeout)
+        database.start()
+        try:
+            yield
+        finally:
+            database.stop()
+
+    app = FastAPI(
+        title="Mini-CRM",
+        version=crm.__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+    )
+    app.add_middleware(OneLineStartupErrors)
+    errors.add_handlers(app)
+    for module in (operators, sources, contacts, leads, stats):
+        app.include_router(module.router)
+
+    @app.get("/health", tags=["Service"], summary="Is the service up?", responses=errors.responses(503))
+    def get_health(session: SessionDep) -> Health:
+        """200 when the database answers."""
+        session.connection().execute(text("SELECT count(*) FROM alembic_version"))
+        return Health(status="ok")
+
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+app = create_app()

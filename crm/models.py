@@ -1,0 +1,414 @@
+"""The data: tables and, derived from the same classes, the bodies and answers of the API (design.md, "Data").
+
+Suffixes: `Base` holds the fields that table and API share, `Create` and `Update` are bodies, `Public` is an answer.
+Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone surrogate is refused.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Index, Integer, String, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+MAX_ID = 2**63 - 1
+BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's INTEGER is 64-bit, and only it can AUTOINCREMENT
+NO_NUL = r"^[^\x00]*$"
+NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
+
+# Predicates of the partial indexes. Queries use these very objects: SQLite takes a partial index only for the same text.
+IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
+IS_PENDING = text("status = 'pending'")
+HAS_WAITED = text("assigned_at > created_at")
+HAS_EVENT = text("event_id IS NOT NULL")
+
+ContactStatus = Literal["pending", "new", "in_progress", "closed"]
+Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]
+Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
+IdentifierKind = Literal["external_id", "phone", "email"]
+
+
+def utcnow() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _text_of_integer(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+def _string_or_integer(max_length: int, pattern: str) -> WithJsonSchema:
+    string = {"type": "string", "maxLength": max_length, "pattern": pattern}
+    return WithJsonSchema({"anyOf": [string, {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID}]})
+
+
+def _one_of(column: str, values: Any) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values.__args__)})", name=column)
+
+
+def _where(predicate: Any) -> dict[str, Any]:
+    return {"sqlite_where": predicate, "postgresql_where": predicate}
+
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK)]
+LeadName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NOT_BLANK)]
+# What bots call things: JSON strings or integers (Telegram's ids are integers), trimmed, kept as text.
+BotId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NO_NUL),
+    BeforeValidator(_text_of_integer),
+    _string_or_integer(100, NOT_BLANK),
+]
+Key = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NO_NUL),
+    BeforeValidator(_text_of_integer),
+    _string_or_integer(255, NOT_BLANK),
+]
+ExternalId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=255, pattern=NO_NUL),
+    BeforeValidator(_text_of_integer),
+    _string_or_integer(255, NO_NUL),
+]
+LooseText = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]
+
+
+class Body(SQLModel):
+    """What every request body is: strict, and without unknown fields."""
+
+    model_config = {"extra": "forbid", "strict": True}
+
+
+class Row(SQLModel):
+    """The first columns of every table that has ids of its own: 64-bit and, by AUTOINCREMENT, never reused."""
+
+    id: int = Field(default=None, primary_key=True, sa_type=BIG)
+    created_at: datetime = Field(default_factory=utcnow)
+
+
+class Record(SQLModel):
+    """What every answer with an own id begins with."""
+
+    id: int
+    created_at: datetime
+
+
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+class OperatorBase(SQLModel):
+    name: Name = Field(max_length=100, description="1-100 characters, trimmed.")
+    is_active: bool = Field(default=True, description="An inactive operator gets nothing, whatever its weight.")
+    max_load: int = Field(default=10, ge=0, le=100_000, description="Most open contacts at once, over all sources.")
+
+
+class Operator(OperatorBase, Row, table=True):
+    __tablename__ = "operator"
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+        CheckConstraint("max_load BETWEEN 0 AND 100000", name="max_load"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class OperatorCreate(OperatorBase, Body):
+    model_config = {"json_schema_extra": {"example": {"name": "Anna", "max_load": 20}}}
+
+
+class OperatorUpdate(Body):
+    # The default is never used (only fields that were sent count); it makes them omittable but not nullable.
+    model_config = {"json_schema_extra": {"example": {"max_load": 30}}}
+    name: Name = Field(default=None)
+    is_active: bool = Field(default=None)
+    max_load: int = Field(default=None, ge=0, le=100_000)
+
+
+class OperatorPublic(OperatorBase, Record):
+    load: int = Field(description="Contacts that are new or in progress, over all sources.")
+
+
+class OperatorSource(SQLModel):
+    source_id: int
+    source_name: str
+    weight: float
+
+
+class OperatorDetail(OperatorPublic):
+    sources: list[OperatorSource]
+
+
+# --- sources and weights --------------------------------------------------------------------------------------------
+
+
+class SourceBase(SQLModel):
+    name: Name = Field(max_length=100, description="1-100 characters, trimmed, unique.")
+    bot_id: BotId | None = Field(
+        default=None, max_length=100, description="The bot's own id, unique; contacts may name the source by it."
+    )
+    description: Annotated[str, StringConstraints(max_length=1000, pattern=NO_NUL)] | None = Field(
+        default=None, max_length=1000
+    )
+
+
+class Source(SourceBase, Row, table=True):
+    __tablename__ = "source"
+    __table_args__ = (
+        UniqueConstraint("name"),
+        UniqueConstraint("bot_id"),
+        CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+        CheckConstraint("length(bot_id) BETWEEN 1 AND 100", name="bot_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class SourceCreate(SourceBase, Body):
+    model_config = {"json_schema_extra": {"example": {"name": "Telegram shop", "bot_id": "shop_bot"}}}
+
+
+class SourceUpdate(Body):
+    model_config = {"json_schema_extra": {"example": {"description": "Orders and returns"}}}
+    name: Name = Field(default=None)
+    bot_id: BotId | None = None
+    description: Annotated[str, StringConstraints(max_length=1000, pattern=NO_NUL)] | None = None
+
+
+class SourceOperator(SQLModel, table=True):
+    __tablename__ = "source_operator"
+    __table_args__ = (
+        CheckConstraint("weight BETWEEN 0 AND 1000000", name="weight"),
+        Index("ix_source_operator_operator_id", "operator_id"),
+    )
+    source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
+    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
+    weight: float
+
+
+class SourceOperatorCreate(Body):
+    model_config = {"json_schema_extra": {"example": {"operator_id": 1, "weight": 10}}}
+    operator_id: Id
+    weight: Weight = Field(default=1, description="Relative: 10 beside 30 means 25 %. 0 gets nothing.")
+
+
+class SourceOperatorUpdate(Body):
+    model_config = {"json_schema_extra": {"example": {"weight": 30}}}
+    weight: Weight
+
+
+class SourceOperatorPublic(SQLModel):
+    operator_id: int
+    operator_name: str
+    weight: float
+    share: float = Field(description="weight / sum of the weights of all operators of the source, active or not.")
+
+
+class SourcePublic(SourceBase, Record):
+    operators: list[SourceOperatorPublic]
+
+
+# --- leads ----------------------------------------------------------------------------------------------------------
+
+
+class Lead(Row, table=True):
+    __tablename__ = "lead"
+    __table_args__ = (CheckConstraint("length(name) BETWEEN 1 AND 255", name="name"), {"sqlite_autoincrement": True})
+    name: str | None = Field(default=None, max_length=255)
+
+
+class LeadIdentifier(SQLModel, table=True):
+    __tablename__ = "lead_identifier"
+    __table_args__ = (
+        _one_of("kind", IdentifierKind),
+        CheckConstraint("length(value) BETWEEN 1 AND 255", name="value"),
+        Index("ix_lead_identifier_lead_id", "lead_id", "kind", "value"),
+    )
+    kind: str = Field(primary_key=True, max_length=16)
+    value: str = Field(primary_key=True, max_length=255)
+    lead_id: int = Field(foreign_key="lead.id", ondelete="CASCADE", sa_type=BIG)
+
+
+class LeadUpdate(Body):
+    model_config = {"json_schema_extra": {"example": {"name": "Ivan Petrov", "phones": ["+7 999 123-45-67"]}}}
+    name: LeadName | None = None
+    external_ids: list[Key] = Field(default=None, max_length=100)
+    phones: list[Annotated[LooseText, WithJsonSchema({"type": "string", "format": "phone"})]] = Field(
+        default=None, max_length=100
+    )
+    emails: list[Annotated[LooseText, WithJsonSchema({"type": "string", "format": "email"})]] = Field(
+        default=None, max_length=100
+    )
+
+
+class LeadPublic(Record):
+    name: str | None
+    external_ids: list[str]
+    phones: list[str] = Field(description="In E.164.")
+    emails: list[str] = Field(description="In lower case.")
+
+
+class LeadListed(LeadPublic):
+    contacts_count: int
+
+
+# --- contacts and their history -------------------------------------------------------------------------------------
+
+
+class ContactBase(SQLModel):
+    message: Annotated[str, StringConstraints(max_length=10_000, pattern=NO_NUL)] | None = Field(
+        default=None, max_length=10_000
+    )
+    priority: int = Field(default=0, ge=0, le=9, description="Waiting contacts with a higher one are handed out first.")
+    event_id: Key | None = Field(
+        default=None, max_length=255, description="The bot's id of this event: repeats return the first contact."
+    )
+
+
+class ContactRecord(ContactBase):
+    lead_id: int = Field(foreign_key="lead.id", sa_type=BIG)
+    source_id: int = Field(foreign_key="source.id", sa_type=BIG)
+    operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG)
+    status: ContactStatus = Field(sa_type=String(16))  # type: ignore[call-overload]
+    identity_note: str | None = Field(description="What of the identifiers could not be used, and why.")
+    assigned_at: datetime | None = Field(description="The first assignment; null while nobody has had it.")
+    closed_at: datetime | None
+
+
+class Contact(ContactRecord, Row, table=True):
+    __tablename__ = "contact"
+    __table_args__ = (
+        _one_of("status", ContactStatus),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+        CheckConstraint("length(event_id) BETWEEN 1 AND 255", name="event_id"),
+        CheckConstraint("length(message) <= 10000", name="message"),
+        CheckConstraint("(status = 'closed') = (closed_at IS NOT NULL)", name="closed_at"),
+        CheckConstraint(
+            "CASE status WHEN 'pending' THEN operator_id IS NULL WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
+            name="operator_id",
+        ),
+        Index("uq_contact_event_id", "source_id", "event_id", unique=True, **_where(HAS_EVENT)),
+        Index("ix_contact_load", "operator_id", **_where(IS_OPEN)),
+        # The queue in the order of handing out: of one source, and of all.
+        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **_where(IS_PENDING)),
+        Index("ix_contact_queue", text("priority DESC"), "id", **_where(IS_PENDING)),
+        # The lists: id gives the order, status is there to filter on without reading the row.
+        Index("ix_contact_lead_id", "lead_id", "id"),
+        Index("ix_contact_source_id", "source_id", "id", "status"),
+        Index("ix_contact_operator_id", "operator_id", "id", "status"),
+        Index("ix_contact_status", "status", "id"),
+        # Statistics read only these two.
+        Index("ix_contact_counts", "source_id", "operator_id", "status", "created_at"),
+        Index("ix_contact_waited", "created_at", "assigned_at", **_where(HAS_WAITED)),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class ContactCreate(ContactBase, Body):
+    """Exactly one of source_id and source_bot_id, and at least one usable identifier of the lead."""
+
+    model_config = {
+        "json_schema_extra": {
+            "example": {
+                "source_bot_id": "shop_bot",
+                "lead_external_id": "tg:1001",
+                "lead_phone": "8 (999) 123-45-67",
+                "lead_name": "Ivan",
+                "message": "Where is my order?",
+                "event_id": "update-1",
+            },
+            "oneOf": [
+                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
+                for one, other in (("source_id", "source_bot_id"), ("source_bot_id", "source_id"))
+            ],
+            "anyOf": [
+                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+                for name in ("lead_external_id", "lead_phone", "lead_email")
+            ],
+        }
+    }
+    source_id: Id | None = None
+    source_bot_id: BotId | None = None
+    lead_external_id: ExternalId | None = Field(
+        default=None, description="The lead's id in its messenger. Shared by all sources: prefix private ids (tg:1001)."
+    )
+    lead_phone: LooseText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
+    lead_email: LooseText | None = Field(default=None, description="Compared without regard to case.")
+    lead_name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=NO_NUL)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        if (self.source_id is None) == (self.source_bot_id is None):
+            raise PydanticCustomError("source", "give exactly one of source_id and source_bot_id")
+        return self
+
+
+class StatusUpdate(Body):
+    model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
+    status: ContactStatus
+
+
+class SourceRef(SQLModel):
+    id: int
+    name: str
+    bot_id: str | None
+
+
+class OperatorRef(SQLModel):
+    id: int
+    name: str
+
+
+class ContactPublic(ContactRecord, Record):
+    lead: LeadPublic
+    source: SourceRef
+    operator: OperatorRef | None
+
+
+class LeadDetail(LeadListed):
+    contacts: list[ContactPublic] = Field(description="The newest 100.")
+
+
+class Candidate(SQLModel):
+    """What one draw saw of one operator of the source; load and max_load where the load was counted."""
+
+    operator_id: int
+    weight: float
+    outcome: Outcome
+    load: int | None = None
+    max_load: int | None = None
+
+
+class AssignmentBase(SQLModel):
+    contact_id: int = Field(foreign_key="contact.id", sa_type=BIG)
+    operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG, description="null: no one.")
+    reason: Reason = Field(sa_type=String(16))  # type: ignore[call-overload]
+    candidates: list[Candidate] = Field(sa_type=JSON)
+
+
+class Assignment(AssignmentBase, Row, table=True):
+    """One line of a contact's history; never changed, never deleted."""
+
+    __tablename__ = "assignment"
+    __table_args__ = (
+        _one_of("reason", Reason),
+        Index("ix_assignment_contact_id", "contact_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class AssignmentPublic(AssignmentBase, Record):
+    pass
+
+
+class ContactDetail(ContactPublic):
+    history: list[AssignmentPublic] = Field(description="Its assignments, oldest first.")

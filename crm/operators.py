@@ -1,0 +1,113 @@
+"""Operators: who handles contacts, and how many at once."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy import func
+from sqlmodel import Field, Session, col, select
+
+from crm.deps import DatabaseDep, Page, PathId, SessionDep
+from crm.distribution import count_load
+from crm.errors import Conflict, NotFound, responses
+from crm.models import (
+    IS_OPEN,
+    Assignment,
+    Contact,
+    Operator,
+    OperatorCreate,
+    OperatorDetail,
+    OperatorPublic,
+    OperatorSource,
+    OperatorUpdate,
+    Source,
+    SourceOperator,
+)
+
+router = APIRouter(prefix="/operators", tags=["Operators"], responses=responses(503))
+
+LOAD_OF_OPERATOR: Any = (
+    select(func.count())
+    .select_from(Contact)
+    .where(col(Contact.operator_id) == col(Operator.id), IS_OPEN)
+    .correlate(Operator)
+    .scalar_subquery()
+)
+
+
+class OperatorQuery(Page):
+    is_active: bool | None = Field(default=None, description="Only active, or only inactive ones.")
+
+
+def get_operator(session: Session, operator_id: int) -> Operator:
+    """Raises NotFound."""
+    operator = session.get(Operator, operator_id)
+    if operator is None:
+        raise NotFound("operator", operator_id)
+    return operator
+
+
+def _detail(session: Session, operator: Operator) -> OperatorDetail:
+    rows = session.exec(
+        select(Source.id, Source.name, SourceOperator.weight)
+        .join(SourceOperator)
+        .where(SourceOperator.operator_id == operator.id)
+        .order_by(col(Source.id))
+    ).all()
+    sources = [OperatorSource(source_id=id_, source_name=name, weight=weight) for id_, name, weight in rows]
+    load = count_load(session.connection(), operator.id)
+    return OperatorDetail(**operator.model_dump(), load=load, sources=sources)
+
+
+@router.post("/", status_code=201, summary="Add an operator")
+async def create_operator(body: OperatorCreate, database: DatabaseDep) -> OperatorPublic:
+    """A new operator gets nothing until a source has a weight for it."""
+
+    def work(session: Session) -> OperatorPublic:
+        operator = Operator.model_validate(body)
+        session.add(operator)
+        session.flush()
+        return OperatorPublic(**operator.model_dump(), load=0)
+
+    return await database.write(work)
+
+
+@router.get("/", summary="List operators")
+def list_operators(query: Annotated[OperatorQuery, Query()], session: SessionDep) -> list[OperatorPublic]:
+    """By id, each with its present load."""
+    statement = select(Operator, LOAD_OF_OPERATOR).order_by(col(Operator.id))
+    if query.is_active is not None:
+        statement = statement.where(Operator.is_active == query.is_active)
+    return [OperatorPublic(**operator.model_dump(), load=load) for operator, load in session.exec(query.of(statement))]
+
+
+@router.get("/{operator_id}", summary="Get an operator", responses=responses(404))
+def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDetail:
+    """With its load, and the sources it serves with its weight at each."""
+    return _detail(session, get_operator(session, operator_id))
+
+
+@router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
+async def update_operator(operator_id: PathId, body: OperatorUpdate, database: DatabaseDep) -> OperatorDetail:
+    """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered."""
+
+    def work(session: Session) -> OperatorDetail:
+        operator = get_operator(session, operator_id)
+        operator.sqlmodel_update(body.model_dump(exclude_unset=True))
+        session.flush()
+        return _detail(session, operator)
+
+    return await database.write(work)
+
+
+@router.delete("/{operator_id}", status_code=204, summary="Delete an operator", responses=responses(404, 409))
+async def delete_operator(operator_id: PathId, database: DatabaseDep) -> None:
+    """Its weights go along. One that ever had a contact stays: deactivate it instead."""
+
+    def work(session: Session) -> None:
+        operator = get_operator(session, operator_id)
+        for table in (Contact, Assignment):
+            if session.exec(select(table.id).where(table.operator_id == operator_id).limit(1)).first():
+                raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")
+        session.delete(operator)
+
+    await database.write(work)

@@ -1,0 +1,218 @@
+"""Sources: the channels contacts come from, and the weight of each operator at each."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from sqlalchemy import delete
+from sqlmodel import Field, Session, col, select
+
+from crm.deps import DatabaseDep, Page, PathId, SessionDep
+from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.models import (
+    Contact,
+    Operator,
+    Source,
+    SourceCreate,
+    SourceOperator,
+    SourceOperatorCreate,
+    SourceOperatorPublic,
+    SourceOperatorUpdate,
+    SourcePublic,
+    SourceUpdate,
+)
+from crm.operators import get_operator
+
+router = APIRouter(prefix="/sources", tags=["Sources"], responses=responses(503))
+
+
+class SourceQuery(Page):
+    bot_id: str | None = Field(default=None, description="Only the source of this bot.")
+
+
+def get_source(session: Session, source_id: int) -> Source:
+    """Raises NotFound."""
+    source = session.get(Source, source_id)
+    if source is None:
+        raise NotFound("source", source_id)
+    return source
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share; 0 of nothing is 0 (design.md, "Statistics")."""
+    return part / whole if whole else 0.0
+
+
+def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
+    entries: dict[int | None, list[tuple[SourceOperator, str]]] = {source.id: [] for source in sources}
+    for entry, name in session.exec(
+        select(SourceOperator, Operator.name)
+        .join(Operator)
+        .where(col(SourceOperator.source_id).in_(entries))
+        .order_by(col(SourceOperator.operator_id))
+    ):
+        entries[entry.source_id].append((entry, name))
+    answer = []
+    for source in sources:
+        total = sum(entry.weight for entry, _ in entries[source.id])
+        operators = [
+            SourceOperatorPublic(
+                operator_id=entry.operator_id, operator_name=name, weight=entry.weight, share=ratio(entry.weight, total)
+            )
+            for entry, name in entries[source.id]
+        ]
+        answer.append(SourcePublic(**source.model_dump(), operators=operators))
+    return answer
+
+
+def _entry_public(session: Session, source_id: int, operator_id: int) -> SourceOperatorPublic:
+    [source] = _public(session, [get_source(session, source_id)])
+    return next(entry for entry in source.operators if entry.operator_id == operator_id)
+
+
+def _get_entry(session: Session, source_id: int, operator_id: int) -> SourceOperator:
+    entry = session.get(SourceOperator, (get_source(session, source_id).id, operator_id))
+    if entry is None:
+        raise NotFound("operator", f"{operator_id} at source {source_id}")
+    return entry
+
+
+def _check_unique(session: Session, source: Source) -> None:
+    """Under the write lock, so that nobody can take the name between this look and the write."""
+    for field in ("name", "bot_id"):
+        value = getattr(source, field)
+        other = session.exec(select(Source.id).where(getattr(Source, field) == value, Source.id != source.id)).first()
+        if value is not None and other is not None:
+            raise Conflict(f"source {other} already has the {field} {value!r}")
+
+
+@router.post("/", status_code=201, summary="Add a source", responses=responses(409))
+async def create_source(body: SourceCreate, database: DatabaseDep) -> SourcePublic:
+    """One for each bot. Its contacts wait until it has operators with weights."""
+
+    def work(session: Session) -> SourcePublic:
+        source = Source.model_validate(body)
+        _check_unique(session, source)
+        session.add(source)
+        session.flush()
+        return _public(session, [source])[0]
+
+    return await database.write(work)
+
+
+@router.get("/", summary="List sources")
+def list_sources(query: Annotated[SourceQuery, Query()], session: SessionDep) -> list[SourcePublic]:
+    """By id, each with its operators, their weights and shares."""
+    statement = select(Source).order_by(col(Source.id))
+    if query.bot_id is not None:
+        statement = statement.where(Source.bot_id == query.bot_id.strip())
+    return _public(session, session.exec(query.of(statement)).all())
+
+
+@router.get("/{source_id}", summary="Get a source", responses=responses(404))
+def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
+    """With its operators, their weights and shares."""
+    return _public(session, [get_source(session, source_id)])[0]
+
+
+@router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
+async def update_source(source_id: PathId, body: SourceUpdate, database: DatabaseDep) -> SourcePublic:
+    """Only what is sent changes; null removes the bot_id or the description."""
+
+    def work(session: Session) -> SourcePublic:
+        source = get_source(session, source_id)
+        with session.no_autoflush:
+            source.sqlmodel_update(body.model_dump(exclude_unset=True))
+            _check_unique(session, source)
+        session.flush()
+        return _public(session, [source])[0]
+
+    return await database.write(work)
+
+
+@router.delete("/{source_id}", status_code=204, summary="Delete a source", responses=responses(404, 409))
+async def delete_source(source_id: PathId, database: DatabaseDep) -> None:
+    """Its weights go along. One that ever had a contact stays: remove its operators instead."""
+
+    def work(session: Session) -> None:
+        source = get_source(session, source_id)
+        if session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first():
+            raise Conflict(f"source {source_id} has contacts: remove its operators instead")
+        session.delete(source)
+
+    await database.write(work)
+
+
+@router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
+async def replace_source_operators(
+    source_id: PathId, body: list[SourceOperatorCreate], database: DatabaseDep
+) -> SourcePublic:
+    """The whole distribution at once: who is not in the list no longer serves the source."""
+    seen: set[int] = set()
+    for index, entry in enumerate(body):
+        if entry.operator_id in seen:
+            raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
+        seen.add(entry.operator_id)
+
+    def work(session: Session) -> SourcePublic:
+        source = get_source(session, source_id)
+        unknown = seen.difference(session.exec(select(Operator.id)))
+        if unknown:
+            raise NotFound("operator", min(unknown))
+        session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
+        session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
+        session.flush()
+        return _public(session, [source])[0]
+
+    return await database.write(work)
+
+
+@router.post(
+    "/{source_id}/operators", status_code=201, summary="Add an operator to a source", responses=responses(404, 409)
+)
+async def add_source_operator(
+    source_id: PathId, body: SourceOperatorCreate, database: DatabaseDep
+) -> SourceOperatorPublic:
+    """From now on it gets contacts of this source, by its weight relative to those of the others."""
+
+    def work(session: Session) -> SourceOperatorPublic:
+        get_source(session, source_id)
+        get_operator(session, body.operator_id)
+        if session.get(SourceOperator, (source_id, body.operator_id)) is not None:
+            raise Conflict(
+                f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH"
+            )
+        session.add(SourceOperator(source_id=source_id, **body.model_dump()))
+        session.flush()
+        return _entry_public(session, source_id, body.operator_id)
+
+    return await database.write(work)
+
+
+@router.patch("/{source_id}/operators/{operator_id}", summary="Change a weight", responses=responses(404))
+async def update_source_operator(
+    source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate, database: DatabaseDep
+) -> SourceOperatorPublic:
+    """0 keeps the operator in the list, but it gets nothing from this source."""
+
+    def work(session: Session) -> SourceOperatorPublic:
+        _get_entry(session, source_id, operator_id).weight = body.weight
+        session.flush()
+        return _entry_public(session, source_id, operator_id)
+
+    return await database.write(work)
+
+
+@router.delete(
+    "/{source_id}/operators/{operator_id}",
+    status_code=204,
+    summary="Remove an operator from a source",
+    responses=responses(404),
+)
+async def remove_source_operator(source_id: PathId, operator_id: PathId, database: DatabaseDep) -> None:
+    """Contacts that it has already stay with it."""
+
+    def work(session: Session) -> None:
+        session.delete(_get_entry(session, source_id, operator_id))
+
+    await database.write(work)
