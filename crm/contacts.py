@@ -4,37 +4,35 @@ import random
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import sqlalchemy
 from fastapi import APIRouter, Query, Response
-from sqlalchemy import Connection, bindparam, insert
+from sqlalchemy import Connection, bindparam, insert, inspect
 from sqlmodel import Field, Session, col, select
 
 from crm import distribution
 from crm.deps import DatabaseDep, Page, PathId, RngDep, SessionDep, SettingsDep
 from crm.errors import Conflict, NotFound, responses
+from crm.fields import IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, Claim, read_leads
 from crm.models import (
-    IS_PENDING,
     Assignment,
     AssignmentPublic,
     Contact,
     ContactCreate,
     ContactDetail,
     ContactPublic,
-    ContactStatus,
-    Id,
     Operator,
     OperatorRef,
     Source,
     SourceRef,
     StatusUpdate,
-    utcnow,
 )
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], responses=responses(503))
 
-COLUMNS = Contact.__table__.columns  # type: ignore[attr-defined]
+COLUMNS = inspect(Contact).columns
 CONTACTS: Any = (
-    select(
+    sqlalchemy.select(
         *COLUMNS,
         col(Source.name).label("source_name"),
         col(Source.bot_id).label("source_bot_id"),
@@ -49,7 +47,7 @@ SOURCE_BY_BOT = select(col(Source.id)).where(col(Source.bot_id) == bindparam("ke
 BY_EVENT = select(col(Contact.id)).where(
     col(Contact.source_id) == bindparam("source_id"), col(Contact.event_id) == bindparam("event_id")
 )
-ADD_CONTACT = insert(Contact)
+ADD_CONTACT = insert(Contact).returning(col(Contact.id))
 
 
 class ContactQuery(Page):
@@ -112,20 +110,18 @@ def register(session: Session, body: ContactCreate, claim: Claim, rng: random.Ra
         "assigned_at": now if is_assigned else None,
         "closed_at": None,
     }
-    contact_id: int = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]
+    contact_id = connection.execute(ADD_CONTACT, values).scalar_one()
     reason: Literal["distributed", "queued"] = "distributed" if is_assigned else "queued"
     distribution.record(connection, contact_id, operator_id, reason, candidates, now)
     return read_contact(session, contact_id), True
 
 
 def _source_id(connection: Connection, body: ContactCreate) -> int:
-    if body.source_id is not None:
-        what, key, statement = "source", body.source_id, SOURCE_BY_ID
-    else:
-        what, key, statement = "source with bot_id", body.source_bot_id, SOURCE_BY_BOT
-    source_id: int | None = connection.execute(statement, {"key": key}).scalar()
+    by_id = body.source_id is not None
+    key = body.source_id if by_id else body.source_bot_id
+    source_id = connection.execute(SOURCE_BY_ID if by_id else SOURCE_BY_BOT, {"key": key}).scalar()
     if source_id is None:
-        raise NotFound(what, key)
+        raise NotFound("source" if by_id else "source with bot_id", key)
     return source_id
 
 
@@ -134,9 +130,9 @@ def _source_id(connection: Connection, body: ContactCreate) -> int:
     status_code=201,
     summary="Register a contact",
     responses={
-        200: {"model": ContactPublic, "description": "A repeat of this event_id: the first contact, as it is now."}
-    }
-    | responses(404),
+        **responses(404),
+        200: {"model": ContactPublic, "description": "A repeat of this event_id: the first contact, as it is now."},
+    },
 )
 async def create_contact(
     body: ContactCreate, response: Response, database: DatabaseDep, rng: RngDep, settings: SettingsDep
@@ -177,7 +173,7 @@ def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
         select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id))
     ).all()
     return ContactDetail(
-        **dict(contact), history=[AssignmentPublic.model_validate(entry.model_dump()) for entry in history]
+        **dict(contact), history=[AssignmentPublic.model_validate(entry) for entry in history]
     )
 
 

@@ -1,9 +1,9 @@
 """The database: how it is opened, and how reads and writes share it.
 
-SQLite takes one writer at a time. Threads that fight for its lock wait in a busy handler that sleeps and is not fair, so
-here all writes of a process stand in one queue: a single thread takes whatever waits, runs each request's work in a
-savepoint of its own, commits them together (one flush to the disk for all of them) and only then lets them answer.
-Other processes on the same file are kept apart by BEGIN IMMEDIATE. Readers see a snapshot and never take the write lock.
+SQLite takes one writer at a time. Threads that fight for its lock wait in a busy handler that sleeps and is not fair,
+so here all writes of a process stand in one queue: a single thread takes whatever waits, runs each request's work in
+a savepoint of its own, commits them together (one flush to the disk for all) and only then lets them answer.
+Other processes on the same file are kept apart by BEGIN IMMEDIATE. Readers see a snapshot and take no lock.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class Database:
     async def write(self, work: Work[T]) -> T:
         """Runs `work` in the writer and returns its result once that is on the disk.
 
-        What `work` raises is raised here, and nothing of it is kept. OperationalError: the commit failed, nothing changed.
+        Raises what `work` raises, and keeps nothing of it. OperationalError: the commit failed, nothing changed.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(work, future))

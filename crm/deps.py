@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime
 from sqlmodel import Field, Session, SQLModel
 
 from crm.database import Database
-from crm.models import MAX_ID
+from crm.fields import MAX_ID
 from crm.settings import Settings
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert
 from sqlmodel import col, select
 
-from crm.models import IS_OPEN, Assignment, Contact, Operator, Reason, SourceOperator
+from crm.fields import IS_OPEN, Reason
+from crm.models import Assignment, Contact, Operator, SourceOperator
 
 
 class Entry(NamedTuple):

@@ -70,56 +70,51 @@ def responses(*status_codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": ErrorMessage, "description": DESCRIPTIONS[code]} for code in status_codes}
 
 
+def add_handlers(app: FastAPI) -> None:
+    """Makes the app answer every error of this module, and every one of FastAPI's, as `{"detail": ...}`."""
+
+    @app.exception_handler(DomainError)
+    async def domain_error(_: Request, error: DomainError) -> Response:
+        return _answer(error.status_code, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_request(request: Request, error: RequestValidationError) -> Response:
+        """FastAPI's own list without `input` and `ctx`: they may not be expressible in JSON (NaN, a lone surrogate)."""
+        problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
+        if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            problems[0]["msg"] += "; send the header Content-Type: application/json"
+        return _answer(422, problems)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is no JSON
+            return _answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
+        if error.status_code == 405:  # Starlette names only the methods of the first route with this path
+            headers["Allow"] = _allowed_methods(request) or headers["Allow"]
+        return _answer(error.status_code, error.detail, headers)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(TimeoutError)
+    async def database_unavailable(_: Request, error: OperationalError | TimeoutError) -> Response:
+        log.warning("database unavailable: %s", getattr(error, "orig", error))
+        detail = "the database is not available at the moment, nothing was changed: try again"
+        return _answer(503, detail, {"Retry-After": str(RETRY_AFTER)})
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> Response:
+        return _answer(500, "internal error")  # Starlette raises it again for the server's log
+
+
+def _allowed_methods(request: Request) -> str:
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    known = request.app.openapi()["paths"].items()
+    return ", ".join(
+        sorted(method.upper() for template, item in known if compile_path(template)[0].match(path) for method in item)
+    )
+
+
 def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
     body = json.dumps({"detail": detail}, ensure_ascii=True)
     return Response(body, status_code, headers, media_type="application/json")
-
-
-async def _domain_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, DomainError)
-    return _answer(error.status_code, error.detail)
-
-
-async def _invalid_request(request: Request, error: Exception) -> Response:
-    """FastAPI's own list without `input` and `ctx`: they may not be expressible in JSON (NaN, a lone surrogate)."""
-    assert isinstance(error, RequestValidationError)
-    problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
-    if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
-        problems[0]["msg"] += "; send the header Content-Type: application/json"
-    return _answer(422, problems)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is not JSON in UTF-8
-        return _answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
-    if error.status_code == 405:  # Starlette names only the methods of the first route with this path
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        known = request.app.openapi()["paths"].items()
-        allowed = {
-            method.upper() for template, item in known if compile_path(template)[0].match(path) for method in item
-        }
-        headers["Allow"] = ", ".join(sorted(allowed)) or headers["Allow"]
-    return _answer(error.status_code, error.detail, headers)
-
-
-async def _database_unavailable(_: Request, error: Exception) -> Response:
-    log.warning("database unavailable: %s", getattr(error, "orig", error))
-    detail = "the database is not available at the moment, nothing was changed: try again"
-    return _answer(503, detail, {"Retry-After": str(RETRY_AFTER)})
-
-
-async def _unexpected(_: Request, __: Exception) -> Response:
-    return _answer(500, "internal error")  # Starlette raises it again for the server's log
-
-
-def add_handlers(app: FastAPI) -> None:
-    """Makes the app answer every error of this module, and every one of FastAPI's, as `{"detail": ...}`."""
-    app.add_exception_handler(DomainError, _domain_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_unavailable)
-    app.add_exception_handler(TimeoutError, _database_unavailable)
-    app.add_exception_handler(Exception, _unexpected)

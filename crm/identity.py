@@ -1,4 +1,4 @@
-"""Which lead wrote: identifiers made comparable, looked up all at once, and added to the lead (design.md, "Lead identity")."""
+"""Which lead wrote: identifiers made comparable, looked up all at once, and added (design.md, "Lead identity")."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -11,7 +11,8 @@ from sqlalchemy import Connection, bindparam, insert, or_, update
 from sqlmodel import Session, col, select
 
 from crm.errors import Unprocessable
-from crm.models import IdentifierKind, Lead, LeadIdentifier, LeadPublic
+from crm.fields import IdentifierKind
+from crm.models import Lead, LeadIdentifier, LeadPublic
 
 KINDS: tuple[IdentifierKind, ...] = get_args(IdentifierKind)  # in the order in which they name the lead
 
@@ -21,7 +22,7 @@ KNOWN = (
     .join(Lead)
     .where(or_(*((_kind == kind) & (_value == bindparam(kind)) for kind in KINDS)))
 )
-ADD_LEAD = insert(Lead)
+ADD_LEAD = insert(Lead).returning(col(Lead.id))
 ADD_IDENTIFIER = insert(LeadIdentifier)
 NAME_LEAD = update(Lead).where(col(Lead.id) == bindparam("lead_id")).values(name=bindparam("new_name"))
 
@@ -29,7 +30,7 @@ NAME_LEAD = update(Lead).where(col(Lead.id) == bindparam("lead_id")).values(name
 def normalise(kind: IdentifierKind, text: str, region: str) -> str:
     """The form in which an identifier is stored and compared.
 
-    region: of phones that are written without a country code, such as RU. Raises ValueError, which says why there is none.
+    region: of phones without a country code, such as RU. Raises ValueError, which says why there is none.
     """
     text = text.strip()
     if not text:
@@ -88,7 +89,7 @@ class Claim:
         known = {row.kind: row for row in rows}
         naming = next((known[kind] for kind in KINDS if kind in known), None)
         if naming is None:
-            lead_id: int = connection.execute(ADD_LEAD, {"name": name, "created_at": now}).inserted_primary_key[0]
+            lead_id = connection.execute(ADD_LEAD, {"name": name, "created_at": now}).scalar_one()
         else:
             lead_id = naming.lead_id
             if naming.name is None and name is not None:

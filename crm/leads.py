@@ -10,19 +10,9 @@ from crm.contacts import CONTACTS, read_contacts
 from crm.database import contains
 from crm.deps import DatabaseDep, Page, PathId, SessionDep, SettingsDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.fields import Id, IdentifierKind
 from crm.identity import add_identifiers, normalise, read_leads
-from crm.models import (
-    Contact,
-    ContactPublic,
-    Id,
-    IdentifierKind,
-    Lead,
-    LeadDetail,
-    LeadIdentifier,
-    LeadListed,
-    LeadPublic,
-    LeadUpdate,
-)
+from crm.models import Contact, ContactPublic, Lead, LeadDetail, LeadIdentifier, LeadListed, LeadPublic, LeadUpdate
 
 router = APIRouter(prefix="/leads", tags=["Leads"], responses=responses(503))
 
@@ -76,9 +66,9 @@ def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[C
 
 
 def _matching(q: str, after_id: int, most: int) -> Any:
-    """Ids of the first leads with this text in name or identifiers. Both halves stop at `most`: no full scan when many match."""
-    names = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(col(Lead.name), q))
-    values = (
+    """Ids of the first leads with this text in name or identifiers; each half stops at `most`, when many match."""
+    names: Any = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(col(Lead.name), q))
+    values: Any = (
         select(col(LeadIdentifier.lead_id).label("id"))
         .where(col(LeadIdentifier.lead_id) > after_id, contains(col(LeadIdentifier.value), q))
         .distinct()
@@ -89,7 +79,7 @@ def _matching(q: str, after_id: int, most: int) -> Any:
 
 @router.get("/", summary="List and search leads")
 def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, settings: SettingsDep) -> list[LeadListed]:
-    """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all of them."""
+    """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all."""
     statement = select(Lead.id).where(col(Lead.id) > (query.after_id or 0)).order_by(col(Lead.id))
     for kind in FIELDS:
         text = getattr(query, kind)

@@ -4,13 +4,37 @@ Suffixes: `Base` holds the fields that table and API share, `Create` and `Update
 Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone surrogate is refused.
 """
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from datetime import datetime
+from typing import Annotated, Self
 
-from pydantic import AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema, model_validator
+from pydantic import StringConstraints, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Index, Integer, String, UniqueConstraint, text
+from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
+
+from crm.fields import (
+    BIG,
+    HAS_EVENT,
+    HAS_WAITED,
+    IS_OPEN,
+    IS_PENDING,
+    NO_NUL,
+    BotId,
+    ContactStatus,
+    ExternalId,
+    Id,
+    IdentifierKind,
+    Key,
+    LeadName,
+    LooseText,
+    Name,
+    Outcome,
+    Reason,
+    Weight,
+    one_of,
+    utcnow,
+    where,
+)
 
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
@@ -19,70 +43,6 @@ SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
-
-MAX_ID = 2**63 - 1
-BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's INTEGER is 64-bit, and only it can AUTOINCREMENT
-NO_NUL = r"^[^\x00]*$"
-NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
-
-# Predicates of the partial indexes. Queries use these very objects: SQLite takes a partial index only for the same text.
-IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
-IS_PENDING = text("status = 'pending'")
-HAS_WAITED = text("assigned_at > created_at")
-HAS_EVENT = text("event_id IS NOT NULL")
-
-ContactStatus = Literal["pending", "new", "in_progress", "closed"]
-Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]
-Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
-IdentifierKind = Literal["external_id", "phone", "email"]
-
-
-def utcnow() -> datetime:
-    """The present moment, aware, in UTC."""
-    return datetime.now(UTC)
-
-
-def _text_of_integer(value: object) -> object:
-    return str(value) if type(value) is int else value
-
-
-def _string_or_integer(max_length: int, pattern: str) -> WithJsonSchema:
-    string = {"type": "string", "maxLength": max_length, "pattern": pattern}
-    return WithJsonSchema({"anyOf": [string, {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID}]})
-
-
-def _one_of(column: str, values: Any) -> CheckConstraint:
-    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values.__args__)})", name=column)
-
-
-def _where(predicate: Any) -> dict[str, Any]:
-    return {"sqlite_where": predicate, "postgresql_where": predicate}
-
-
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK)]
-LeadName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NOT_BLANK)]
-# What bots call things: JSON strings or integers (Telegram's ids are integers), trimmed, kept as text.
-BotId = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NO_NUL),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(100, NOT_BLANK),
-]
-Key = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NO_NUL),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(255, NOT_BLANK),
-]
-ExternalId = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=255, pattern=NO_NUL),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(255, NO_NUL),
-]
-LooseText = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]
 
 
 class Body(SQLModel):
@@ -229,7 +189,7 @@ class Lead(Row, table=True):
 class LeadIdentifier(SQLModel, table=True):
     __tablename__ = "lead_identifier"
     __table_args__ = (
-        _one_of("kind", IdentifierKind),
+        one_of("kind", IdentifierKind),
         CheckConstraint("length(value) BETWEEN 1 AND 255", name="value"),
         Index("ix_lead_identifier_lead_id", "lead_id", "kind", "value"),
     )
@@ -278,7 +238,7 @@ class ContactRecord(ContactBase):
     lead_id: int = Field(foreign_key="lead.id", sa_type=BIG)
     source_id: int = Field(foreign_key="source.id", sa_type=BIG)
     operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG)
-    status: ContactStatus = Field(sa_type=String(16))  # type: ignore[call-overload]
+    status: ContactStatus = Field(sa_type=String(16))
     identity_note: str | None = Field(description="What of the identifiers could not be used, and why.")
     assigned_at: datetime | None = Field(description="The first assignment; null while nobody has had it.")
     closed_at: datetime | None
@@ -287,20 +247,21 @@ class ContactRecord(ContactBase):
 class Contact(ContactRecord, Row, table=True):
     __tablename__ = "contact"
     __table_args__ = (
-        _one_of("status", ContactStatus),
+        one_of("status", ContactStatus),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
         CheckConstraint("length(event_id) BETWEEN 1 AND 255", name="event_id"),
         CheckConstraint("length(message) <= 10000", name="message"),
         CheckConstraint("(status = 'closed') = (closed_at IS NOT NULL)", name="closed_at"),
         CheckConstraint(
-            "CASE status WHEN 'pending' THEN operator_id IS NULL WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
+            "CASE status WHEN 'pending' THEN operator_id IS NULL "
+            "WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
             name="operator_id",
         ),
-        Index("uq_contact_event_id", "source_id", "event_id", unique=True, **_where(HAS_EVENT)),
-        Index("ix_contact_load", "operator_id", **_where(IS_OPEN)),
+        Index("uq_contact_event_id", "source_id", "event_id", unique=True, **where(HAS_EVENT)),
+        Index("ix_contact_load", "operator_id", **where(IS_OPEN)),
         # The queue in the order of handing out: of one source, and of all.
-        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **_where(IS_PENDING)),
-        Index("ix_contact_queue", text("priority DESC"), "id", **_where(IS_PENDING)),
+        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **where(IS_PENDING)),
+        Index("ix_contact_queue", text("priority DESC"), "id", **where(IS_PENDING)),
         # The lists: id gives the order, status is there to filter on without reading the row.
         Index("ix_contact_lead_id", "lead_id", "id"),
         Index("ix_contact_source_id", "source_id", "id", "status"),
@@ -308,7 +269,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_status", "status", "id"),
         # Statistics read only these two.
         Index("ix_contact_counts", "source_id", "operator_id", "status", "created_at"),
-        Index("ix_contact_waited", "created_at", "assigned_at", **_where(HAS_WAITED)),
+        Index("ix_contact_waited", "created_at", "assigned_at", **where(HAS_WAITED)),
         {"sqlite_autoincrement": True},
     )
 
@@ -391,7 +352,7 @@ class Candidate(SQLModel):
 class AssignmentBase(SQLModel):
     contact_id: int = Field(foreign_key="contact.id", sa_type=BIG)
     operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG, description="null: no one.")
-    reason: Reason = Field(sa_type=String(16))  # type: ignore[call-overload]
+    reason: Reason = Field(sa_type=String(16))
     candidates: list[Candidate] = Field(sa_type=JSON)
 
 
@@ -400,7 +361,7 @@ class Assignment(AssignmentBase, Row, table=True):
 
     __tablename__ = "assignment"
     __table_args__ = (
-        _one_of("reason", Reason),
+        one_of("reason", Reason),
         Index("ix_assignment_contact_id", "contact_id", "id"),
         {"sqlite_autoincrement": True},
     )

@@ -9,8 +9,8 @@ from sqlmodel import Field, Session, col, select
 from crm.deps import DatabaseDep, Page, PathId, SessionDep
 from crm.distribution import count_load
 from crm.errors import Conflict, NotFound, responses
+from crm.fields import IS_OPEN
 from crm.models import (
-    IS_OPEN,
     Assignment,
     Contact,
     Operator,

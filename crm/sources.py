@@ -156,7 +156,7 @@ async def replace_source_operators(
 
     def work(session: Session) -> SourcePublic:
         source = get_source(session, source_id)
-        unknown = seen.difference(session.exec(select(Operator.id)))
+        unknown = seen.difference(session.exec(select(Operator.id)).all())
         if unknown:
             raise NotFound("operator", min(unknown))
         session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))

@@ -1,7 +1,7 @@
 """Statistics: always counted from the rows, so that they can't drift from them (design.md, "Statistics")."""
 
 from collections import Counter, defaultdict
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query
 from sqlalchemy import func
@@ -10,7 +10,8 @@ from sqlmodel import Session, SQLModel, col, select
 from crm.database import seconds_between
 from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
-from crm.models import HAS_WAITED, IS_OPEN, IS_PENDING, Contact, ContactStatus, Lead, Operator, SourceOperator, utcnow
+from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, ContactStatus, utcnow
+from crm.models import Contact, Lead, Operator, SourceOperator
 from crm.models import Source as SourceTable
 from crm.operators import get_operator
 from crm.sources import get_source, ratio
@@ -80,10 +81,10 @@ class Count(NamedTuple):
     contacts: int
 
 
-def _counts(session: Session, period: Period, *conditions: object) -> list[Count]:
+def _counts(session: Session, period: Period, *conditions: Any) -> list[Count]:
     """All statistics are sums over this, which one pass over a covering index gives in its order."""
     groups = (col(Contact.source_id), col(Contact.operator_id), col(Contact.status))
-    statement = select(*groups, func.count()).where(*period.on(col(Contact.created_at)), *conditions).group_by(*groups)  # type: ignore[call-overload]
+    statement = select(*groups, func.count()).where(*period.on(col(Contact.created_at)), *conditions).group_by(*groups)
     return [Count(*row) for row in session.exec(statement)]
 
 
@@ -201,7 +202,7 @@ def _one_source(
                 contacts=contacts[operator_id],
                 actual_share=ratio(contacts[operator_id], assigned),
             )
-            for operator_id in sorted(weights.keys() | (contacts.keys() - {None}))
+            for operator_id in sorted(weights.keys() | {served for served in contacts if served is not None})
         ],
     )
 

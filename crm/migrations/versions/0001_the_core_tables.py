@@ -5,8 +5,8 @@ Revises:
 """
 
 import sqlalchemy as sa
-import sqlmodel
 from alembic import op
+from sqlmodel.sql.sqltypes import AutoString, UTCDateTime
 
 revision = "0001"
 down_revision = None
@@ -24,8 +24,8 @@ def upgrade() -> None:
     op.create_table(
         "lead",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("created_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
-        sa.Column("name", sqlmodel.sql.sqltypes.AutoString(length=255), nullable=True),
+        sa.Column("created_at", UTCDateTime(), nullable=False),
+        sa.Column("name", AutoString(length=255), nullable=True),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 255", name=op.f("ck_lead_name")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lead")),
         sqlite_autoincrement=True,
@@ -33,8 +33,8 @@ def upgrade() -> None:
     op.create_table(
         "operator",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("created_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
-        sa.Column("name", sqlmodel.sql.sqltypes.AutoString(length=100), nullable=False),
+        sa.Column("created_at", UTCDateTime(), nullable=False),
+        sa.Column("name", AutoString(length=100), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("max_load", sa.Integer(), nullable=False),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 100", name=op.f("ck_operator_name")),
@@ -45,10 +45,10 @@ def upgrade() -> None:
     op.create_table(
         "source",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("created_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
-        sa.Column("name", sqlmodel.sql.sqltypes.AutoString(length=100), nullable=False),
-        sa.Column("bot_id", sqlmodel.sql.sqltypes.AutoString(length=100), nullable=True),
-        sa.Column("description", sqlmodel.sql.sqltypes.AutoString(length=1000), nullable=True),
+        sa.Column("created_at", UTCDateTime(), nullable=False),
+        sa.Column("name", AutoString(length=100), nullable=False),
+        sa.Column("bot_id", AutoString(length=100), nullable=True),
+        sa.Column("description", AutoString(length=1000), nullable=True),
         sa.CheckConstraint("length(bot_id) BETWEEN 1 AND 100", name=op.f("ck_source_bot_id")),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 100", name=op.f("ck_source_name")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_source")),
@@ -59,20 +59,21 @@ def upgrade() -> None:
     op.create_table(
         "contact",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("created_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
-        sa.Column("message", sqlmodel.sql.sqltypes.AutoString(length=10000), nullable=True),
+        sa.Column("created_at", UTCDateTime(), nullable=False),
+        sa.Column("message", AutoString(length=10000), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("event_id", sqlmodel.sql.sqltypes.AutoString(length=255), nullable=True),
+        sa.Column("event_id", AutoString(length=255), nullable=True),
         sa.Column("lead_id", BIG, nullable=False),
         sa.Column("source_id", BIG, nullable=False),
         sa.Column("operator_id", BIG, nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("identity_note", sqlmodel.sql.sqltypes.AutoString(), nullable=True),
-        sa.Column("assigned_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
-        sa.Column("closed_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+        sa.Column("identity_note", AutoString(), nullable=True),
+        sa.Column("assigned_at", UTCDateTime(), nullable=True),
+        sa.Column("closed_at", UTCDateTime(), nullable=True),
         sa.CheckConstraint("(status = 'closed') = (closed_at IS NOT NULL)", name=op.f("ck_contact_closed_at")),
         sa.CheckConstraint(
-            "CASE status WHEN 'pending' THEN operator_id IS NULL WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
+            "CASE status WHEN 'pending' THEN operator_id IS NULL "
+            "WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
             name=op.f("ck_contact_operator_id"),
         ),
         sa.CheckConstraint("status IN ('pending', 'new', 'in_progress', 'closed')", name=op.f("ck_contact_status")),
@@ -91,10 +92,8 @@ def upgrade() -> None:
         "ix_contact_load", "contact", ["operator_id"], unique=False, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN
     )
     op.create_index("ix_contact_operator_id", "contact", ["operator_id", "id", "status"], unique=False)
-    for name, columns in (
-        ("ix_contact_queue", [sa.text("priority DESC"), "id"]),
-        ("ix_contact_queue_source", ["source_id", sa.text("priority DESC"), "id"]),
-    ):
+    queue = [sa.text("priority DESC"), sa.text("id")]
+    for name, columns in (("ix_contact_queue", queue), ("ix_contact_queue_source", [sa.text("source_id"), *queue])):
         op.create_index(name, "contact", columns, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
     op.create_index("ix_contact_source_id", "contact", ["source_id", "id", "status"], unique=False)
     op.create_index("ix_contact_status", "contact", ["status", "id"], unique=False)
@@ -116,8 +115,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "lead_identifier",
-        sa.Column("kind", sqlmodel.sql.sqltypes.AutoString(length=16), nullable=False),
-        sa.Column("value", sqlmodel.sql.sqltypes.AutoString(length=255), nullable=False),
+        sa.Column("kind", AutoString(length=16), nullable=False),
+        sa.Column("value", AutoString(length=255), nullable=False),
         sa.Column("lead_id", BIG, nullable=False),
         sa.CheckConstraint("kind IN ('external_id', 'phone', 'email')", name=op.f("ck_lead_identifier_kind")),
         sa.CheckConstraint("length(value) BETWEEN 1 AND 255", name=op.f("ck_lead_identifier_value")),
@@ -143,7 +142,7 @@ def upgrade() -> None:
     op.create_table(
         "assignment",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("created_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
+        sa.Column("created_at", UTCDateTime(), nullable=False),
         sa.Column("contact_id", BIG, nullable=False),
         sa.Column("operator_id", BIG, nullable=True),
         sa.Column("reason", sa.String(length=16), nullable=False),
