@@ -10,9 +10,9 @@ from sqlalchemy import Connection, bindparam, insert, inspect
 from sqlmodel import Field, Session, col, select
 
 from crm import distribution
-from crm.deps import DatabaseDep, Page, PathId, RngDep, SessionDep, SettingsDep
+from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, responses
-from crm.fields import IS_PENDING, ContactStatus, Id, utcnow
+from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, Reason, utcnow
 from crm.identity import KINDS, Claim, read_leads
 from crm.models import (
     Assignment,
@@ -24,6 +24,7 @@ from crm.models import (
     Operator,
     OperatorRef,
     Source,
+    SourceOperator,
     SourceRef,
     StatusUpdate,
 )
@@ -42,12 +43,23 @@ CONTACTS: Any = (
     .outerjoin(Operator, col(Operator.id) == col(Contact.operator_id))
 )
 CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))
-SOURCE_BY_ID = select(col(Source.id)).where(col(Source.id) == bindparam("key"))
-SOURCE_BY_BOT = select(col(Source.id)).where(col(Source.bot_id) == bindparam("key"))
-BY_EVENT = select(col(Contact.id)).where(
-    col(Contact.source_id) == bindparam("source_id"), col(Contact.event_id) == bindparam("event_id")
+REPEATED = (
+    select(col(Contact.id))
+    .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
+    .scalar_subquery()
 )
-ADD_CONTACT = insert(Contact).returning(col(Contact.id))
+# All that a registration asks of its source, in one statement: a row for each operator, or one without.
+ARRIVAL: Any = (
+    sqlalchemy.select(
+        col(Source.id), col(Source.name), col(Source.bot_id), REPEATED.label("repeated"), *distribution.ENTRY_COLUMNS
+    )
+    .outerjoin(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
+    .outerjoin(Operator, col(Operator.id) == col(SourceOperator.operator_id))
+    .order_by(col(SourceOperator.operator_id))
+)
+ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
+ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
+ADD_CONTACT = insert(Contact)
 
 
 class ContactQuery(Page):
@@ -61,10 +73,12 @@ class ContactQuery(Page):
     )
 
 
-def read_contacts(session: Session, statement: Any, parameters: dict[str, Any] | None = None) -> list[ContactPublic]:
+def read_contacts(
+    connection: Connection, statement: Any, parameters: dict[str, Any] | None = None
+) -> list[ContactPublic]:
     """What a statement derived from CONTACTS finds, with lead, source and operator."""
-    rows = session.connection().execute(statement, parameters or {}).all()
-    leads = read_leads(session, [row.lead_id for row in rows])
+    rows = connection.execute(statement, parameters or {}).all()
+    leads = read_leads(connection, [row.lead_id for row in rows])
     return [
         ContactPublic(
             **{column.name: getattr(row, column.name) for column in COLUMNS},
@@ -76,53 +90,53 @@ def read_contacts(session: Session, statement: Any, parameters: dict[str, Any] |
     ]
 
 
-def read_contact(session: Session, contact_id: int) -> ContactPublic:
+def read_contact(connection: Connection, contact_id: int) -> ContactPublic:
     """Raises NotFound."""
-    contacts = read_contacts(session, CONTACT, {"contact_id": contact_id})
+    contacts = read_contacts(connection, CONTACT, {"contact_id": contact_id})
     if not contacts:
         raise NotFound("contact", contact_id)
     return contacts[0]
 
 
-def register(session: Session, body: ContactCreate, claim: Claim, rng: random.Random) -> tuple[ContactPublic, bool]:
+def register(
+    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random
+) -> tuple[ContactPublic, bool]:
     """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
 
     Raises NotFound (no such source) and Unprocessable (no usable identifier).
     """
-    connection = session.connection()
-    source_id = _source_id(connection, body)
-    if body.event_id is not None:
-        repeated = connection.execute(BY_EVENT, {"source_id": source_id, "event_id": body.event_id}).scalar()
-        if repeated is not None:
-            return read_contact(session, repeated), False
-    now = utcnow()
-    lead_id, note = claim.find_or_create_lead(connection, body.lead_name or None, now)
-    operator_id, candidates = distribution.choose_operator(connection, source_id, rng)
-    is_assigned = operator_id is not None
-    values = {
-        **body.model_dump(include={"message", "priority", "event_id"}),
-        "created_at": now,
-        "lead_id": lead_id,
-        "source_id": source_id,
-        "operator_id": operator_id,
-        "status": "new" if is_assigned else "pending",
-        "identity_note": note,
-        "assigned_at": now if is_assigned else None,
-        "closed_at": None,
-    }
-    contact_id = connection.execute(ADD_CONTACT, values).scalar_one()
-    reason: Literal["distributed", "queued"] = "distributed" if is_assigned else "queued"
-    distribution.record(connection, contact_id, operator_id, reason, candidates, now)
-    return read_contact(session, contact_id), True
-
-
-def _source_id(connection: Connection, body: ContactCreate) -> int:
     by_id = body.source_id is not None
     key = body.source_id if by_id else body.source_bot_id
-    source_id = connection.execute(SOURCE_BY_ID if by_id else SOURCE_BY_BOT, {"key": key}).scalar()
-    if source_id is None:
+    arrival = ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT
+    rows = connection.execute(arrival, {"key": key, "event_id": body.event_id}).all()
+    if not rows:
         raise NotFound("source" if by_id else "source with bot_id", key)
-    return source_id
+    source = rows[0]
+    if source.repeated is not None:
+        return read_contact(connection, source.repeated), False
+    now = utcnow()
+    lead, note = claim.find_or_create_lead(connection, body.lead_name or None, now)
+    entries = rows if source.operator_id is not None else []
+    operator, candidates = distribution.choose_operator(connection, entries, rng)
+    operator_id = operator.id if operator else None
+    values: dict[str, Any] = {
+        "message": body.message,
+        "priority": body.priority,
+        "event_id": body.event_id,
+        "created_at": now,
+        "lead_id": lead.id,
+        "source_id": source.id,
+        "operator_id": operator_id,
+        "status": "new" if operator else "pending",
+        "identity_note": note,
+        "assigned_at": now if operator else None,
+        "closed_at": None,
+    }
+    contact_id = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]  # type: ignore[index]
+    reason: Reason = "distributed" if operator else "queued"
+    distribution.record(connection, contact_id, operator_id, reason, candidates, now)
+    source_ref = SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
+    return ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
 
 
 @router.post(
@@ -134,15 +148,13 @@ def _source_id(connection: Connection, body: ContactCreate) -> int:
         200: {"model": ContactPublic, "description": "A repeat of this event_id: the first contact, as it is now."},
     },
 )
-async def create_contact(
-    body: ContactCreate, response: Response, database: DatabaseDep, rng: RngDep, settings: SettingsDep
-) -> ContactPublic:
+async def create_contact(body: ContactCreate, response: Response, service: ServiceDep) -> ContactPublic:
     """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
 
     Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
     """
-    claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, settings.default_region)
-    contact, is_new = await database.write(lambda session: register(session, body, claim, rng))
+    claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
+    contact, is_new = await service.database.execute(lambda connection: register(connection, body, claim, service.rng))
     if not is_new:
         response.status_code = 200
     return contact
@@ -162,23 +174,21 @@ def list_contacts(query: Annotated[ContactQuery, Query()], session: SessionDep) 
         statement = statement.where(IS_PENDING).order_by(col(Contact.priority).desc(), col(Contact.id))
     else:
         statement = statement.order_by(col(Contact.id).desc())
-    return read_contacts(session, query.of(statement))
+    return read_contacts(session.connection(), query.of(statement))
 
 
 @router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
 def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
     """With its history: who got it, why, and what each draw saw."""
-    contact = read_contact(session, contact_id)
+    contact = read_contact(session.connection(), contact_id)
     history = session.exec(
         select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id))
     ).all()
-    return ContactDetail(
-        **dict(contact), history=[AssignmentPublic.model_validate(entry) for entry in history]
-    )
+    return ContactDetail(**dict(contact), history=[AssignmentPublic.model_validate(entry) for entry in history])
 
 
 @router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
-async def update_contact_status(contact_id: PathId, body: StatusUpdate, database: DatabaseDep) -> ContactPublic:
+async def update_contact_status(contact_id: PathId, body: StatusUpdate, service: ServiceDep) -> ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
 
     def work(session: Session) -> ContactPublic:
@@ -187,9 +197,9 @@ async def update_contact_status(contact_id: PathId, body: StatusUpdate, database
             raise NotFound("contact", contact_id)
         change_status(contact, body.status, utcnow())
         session.flush()
-        return read_contact(session, contact_id)
+        return read_contact(session.connection(), contact_id)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 def change_status(contact: Contact, status: ContactStatus, now: datetime) -> None:

@@ -1,9 +1,9 @@
 """What route handlers ask for."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, AwareDatetime
@@ -14,28 +14,24 @@ from crm.fields import MAX_ID
 from crm.settings import Settings
 
 
-async def get_database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
+class Service(NamedTuple):
+    """What lives as long as the app."""
+
+    settings: Settings
+    database: Database
+    rng: random.Random
 
 
-async def get_settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+async def get_service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
-async def get_rng(request: Request) -> random.Random:
-    rng: random.Random = request.app.state.rng
-    return rng
+ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-DatabaseDep = Annotated[Database, Depends(get_database)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-RngDep = Annotated[random.Random, Depends(get_rng)]
-
-
-async def get_session(database: DatabaseDep) -> AsyncIterator[Session]:
-    with database.read() as session:
+def get_session(service: ServiceDep) -> Iterator[Session]:
+    with service.database.read() as session:
         yield session
 
 

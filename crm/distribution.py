@@ -6,29 +6,31 @@ Everything here runs under the write lock, so that no other contact comes betwee
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, func, insert
 from sqlmodel import col, select
 
 from crm.fields import IS_OPEN, Reason
-from crm.models import Assignment, Contact, Operator, SourceOperator
+from crm.models import Assignment, Contact, Operator, OperatorRef, SourceOperator
 
 
-class Entry(NamedTuple):
+class Entry(Protocol):
     """An operator of a source, as the draw sees it. weight is relative to those of the others."""
 
     operator_id: int
+    operator_name: str
     weight: float
     is_active: bool
     max_load: int
 
 
-ENTRIES = (
-    select(col(SourceOperator.operator_id), col(SourceOperator.weight), col(Operator.is_active), col(Operator.max_load))
-    .join(Operator)
-    .where(col(SourceOperator.source_id) == bindparam("source_id"))
-    .order_by(col(SourceOperator.operator_id))
+ENTRY_COLUMNS: Any = (
+    col(SourceOperator.operator_id),
+    col(Operator.name).label("operator_name"),
+    col(SourceOperator.weight),
+    col(Operator.is_active),
+    col(Operator.max_load),
 )
 LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
 ADD_ASSIGNMENT = insert(Assignment)
@@ -36,11 +38,11 @@ ADD_ASSIGNMENT = insert(Assignment)
 
 def draw(
     entries: Sequence[Entry], count_load: Callable[[int], int], rng: random.Random, excluded: int | None = None
-) -> tuple[int | None, list[dict[str, Any]]]:
+) -> tuple[Entry | None, list[dict[str, Any]]]:
     """Draws one operator by weight, and again without it as long as the one drawn is at its limit.
 
-    count_load: the open contacts of an operator, by its id. excluded: an operator that is not to get it.
-    Returns the operator's id, or None when nobody is eligible, and what was seen of each entry (models.Candidate).
+    count_load: the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
+    Returns the entry drawn, or None when nobody is eligible, and what was seen of each (models.Candidate).
     """
     seen = {entry.operator_id: _barred(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
@@ -48,13 +50,10 @@ def draw(
         [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
         load = count_load(drawn.operator_id)
         has_room = load < drawn.max_load
-        seen[drawn.operator_id] |= {
-            "outcome": "chosen" if has_room else "full",
-            "load": load,
-            "max_load": drawn.max_load,
-        }
+        outcome = "chosen" if has_room else "full"
+        seen[drawn.operator_id] |= {"outcome": outcome, "load": load, "max_load": drawn.max_load}
         if has_room:
-            return drawn.operator_id, list(seen.values())
+            return drawn, list(seen.values())
         candidates.remove(drawn)
     return None, list(seen.values())
 
@@ -77,11 +76,11 @@ def count_load(connection: Connection, operator_id: int) -> int:
 
 
 def choose_operator(
-    connection: Connection, source_id: int, rng: random.Random
-) -> tuple[int | None, list[dict[str, Any]]]:
-    """Draws the operator of the source's next contact; the same answer as `draw`."""
-    entries = [Entry(*row) for row in connection.execute(ENTRIES, {"source_id": source_id})]
-    return draw(entries, lambda operator_id: count_load(connection, operator_id), rng)
+    connection: Connection, entries: Sequence[Entry], rng: random.Random
+) -> tuple[OperatorRef | None, list[dict[str, Any]]]:
+    """Draws one of the operators of a source for a contact, or None; and what was seen, as from `draw`."""
+    drawn, seen = draw(entries, lambda operator_id: count_load(connection, operator_id), rng)
+    return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen
 
 
 def record(

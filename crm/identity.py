@@ -1,14 +1,14 @@
 """Which lead wrote: identifiers made comparable, looked up all at once, and added (design.md, "Lead identity")."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import Connection, bindparam, insert, or_, update
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from crm.errors import Unprocessable
 from crm.fields import IdentifierKind
@@ -22,7 +22,7 @@ KNOWN = (
     .join(Lead)
     .where(or_(*((_kind == kind) & (_value == bindparam(kind)) for kind in KINDS)))
 )
-ADD_LEAD = insert(Lead).returning(col(Lead.id))
+ADD_LEAD = insert(Lead)
 ADD_IDENTIFIER = insert(LeadIdentifier)
 NAME_LEAD = update(Lead).where(col(Lead.id) == bindparam("lead_id")).values(name=bindparam("new_name"))
 
@@ -77,8 +77,10 @@ class Claim:
                 except ValueError as error:
                     self.problems[kind] = str(error)
 
-    def find_or_create_lead(self, connection: Connection, name: str | None, now: datetime) -> tuple[int, str | None]:
-        """The id of the lead and the identity note; call it under the write lock.
+    def find_or_create_lead(
+        self, connection: Connection, name: str | None, now: datetime
+    ) -> tuple[LeadPublic, str | None]:
+        """The lead as it is from now on and the identity note; call it under the write lock.
 
         Unknown identifiers and a missing name are added to the lead. Raises Unprocessable when nothing is usable.
         """
@@ -89,15 +91,17 @@ class Claim:
         known = {row.kind: row for row in rows}
         naming = next((known[kind] for kind in KINDS if kind in known), None)
         if naming is None:
-            lead_id = connection.execute(ADD_LEAD, {"name": name, "created_at": now}).scalar_one()
+            added = connection.execute(ADD_LEAD, {"name": name, "created_at": now})
+            lead_id: int = added.inserted_primary_key[0]  # type: ignore[index]
         else:
             lead_id = naming.lead_id
             if naming.name is None and name is not None:
                 connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
-        new = [kind for kind in self.values if kind not in known]
+        new = [(kind, value) for kind, value in self.values.items() if kind not in known]
         if new:
-            add_identifiers(connection, lead_id, [(kind, self.values[kind]) for kind in new])
-        return lead_id, self._note({kind: row.lead_id for kind, row in known.items() if row.lead_id != lead_id})
+            add_identifiers(connection, lead_id, new)
+        lead = read_leads(connection, [lead_id])[lead_id] if naming else lead_public(lead_id, now, name, new)
+        return lead, self._note({kind: row.lead_id for kind, row in known.items() if row.lead_id != lead_id})
 
     def _note(self, others: Mapping[IdentifierKind, int]) -> str | None:
         notes = [f"lead_{kind} {self._texts[kind]!r} {why}" for kind, why in self.problems.items()]
@@ -121,20 +125,26 @@ LEADS = select(col(Lead.id), col(Lead.created_at), col(Lead.name)).where(
 )
 
 
-def read_leads(session: Session, lead_ids: Collection[int]) -> dict[int, LeadPublic]:
+def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, LeadPublic]:
     """The leads with these ids (at most some thousands) and their identifiers, by id; unknown ids are left out."""
-    connection, ids = session.connection(), {"lead_ids": list(set(lead_ids))}
-    values: dict[int, dict[str, list[str]]] = defaultdict(lambda: {kind: [] for kind in KINDS})
+    ids = {"lead_ids": list(set(lead_ids))}
+    identifiers = defaultdict(list)
     for kind, value, lead_id in connection.execute(IDENTIFIERS_OF_LEADS, ids):
-        values[lead_id][kind].append(value)
-    return {
-        row.id: LeadPublic(
-            id=row.id,
-            created_at=row.created_at,
-            name=row.name,
-            external_ids=values[row.id]["external_id"],
-            phones=values[row.id]["phone"],
-            emails=values[row.id]["email"],
-        )
-        for row in connection.execute(LEADS, ids)
-    }
+        identifiers[lead_id].append((kind, value))
+    return {row.id: lead_public(*row, identifiers[row.id]) for row in connection.execute(LEADS, ids)}
+
+
+def lead_public(
+    lead_id: int, created_at: datetime, name: str | None, identifiers: Iterable[tuple[str, str]]
+) -> LeadPublic:
+    values: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for kind, value in identifiers:
+        values[kind].append(value)
+    return LeadPublic(
+        id=lead_id,
+        created_at=created_at,
+        name=name,
+        external_ids=values["external_id"],
+        phones=values["phone"],
+        emails=values["email"],
+    )

@@ -8,7 +8,7 @@ from sqlmodel import Field, Session, col, select, tuple_
 
 from crm.contacts import CONTACTS, read_contacts
 from crm.database import contains
-from crm.deps import DatabaseDep, Page, PathId, SessionDep, SettingsDep
+from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import Id, IdentifierKind
 from crm.identity import add_identifiers, normalise, read_leads
@@ -54,7 +54,7 @@ def _listed(session: Session, leads: list[LeadPublic]) -> list[LeadListed]:
 
 
 def _detail(session: Session, lead_id: int) -> LeadDetail:
-    [lead] = _listed(session, [read_leads(session, [lead_id])[lead_id]])
+    [lead] = _listed(session, [read_leads(session.connection(), [lead_id])[lead_id]])
     return LeadDetail(**dict(lead), contacts=_contacts(session, lead_id, LeadContactQuery()))
 
 
@@ -62,7 +62,7 @@ def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[C
     statement = CONTACTS.where(col(Contact.lead_id) == lead_id).order_by(col(Contact.id).desc())
     if query.before_id is not None:
         statement = statement.where(col(Contact.id) < query.before_id)
-    return read_contacts(session, query.of(statement))
+    return read_contacts(session.connection(), query.of(statement))
 
 
 def _matching(q: str, after_id: int, most: int) -> Any:
@@ -78,14 +78,14 @@ def _matching(q: str, after_id: int, most: int) -> Any:
 
 
 @router.get("/", summary="List and search leads")
-def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, settings: SettingsDep) -> list[LeadListed]:
+def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, service: ServiceDep) -> list[LeadListed]:
     """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all."""
     statement = select(Lead.id).where(col(Lead.id) > (query.after_id or 0)).order_by(col(Lead.id))
     for kind in FIELDS:
         text = getattr(query, kind)
         if text is not None:
             try:
-                value = normalise(kind, text, settings.default_region)
+                value = normalise(kind, text, service.settings.default_region)
             except ValueError:  # what is no identifier is nobody's
                 return []
             owner = select(LeadIdentifier.lead_id).where(LeadIdentifier.kind == kind, LeadIdentifier.value == value)
@@ -93,7 +93,7 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, settin
     if query.q is not None:
         statement = statement.where(col(Lead.id).in_(_matching(query.q, query.after_id or 0, query.skip + query.limit)))
     ids = session.exec(query.of(statement)).all()
-    leads = read_leads(session, ids)
+    leads = read_leads(session.connection(), ids)
     return _listed(session, [leads[lead_id] for lead_id in ids])
 
 
@@ -114,9 +114,9 @@ def list_lead_contacts(
 
 
 @router.patch("/{lead_id}", summary="Change a lead", responses=responses(404, 409))
-async def update_lead(lead_id: PathId, body: LeadUpdate, database: DatabaseDep, settings: SettingsDep) -> LeadDetail:
+async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) -> LeadDetail:
     """Only what is sent changes; each list is the whole new one of its kind. One identifier at least must remain."""
-    wanted = _normalised(body, settings.default_region)
+    wanted = _normalised(body, service.settings.default_region)
 
     def work(session: Session) -> LeadDetail:
         lead = get_lead(session, lead_id)
@@ -127,7 +127,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, database: DatabaseDep, 
             _replace_identifiers(session, lead_id, wanted)
         return _detail(session, lead_id)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 def _normalised(body: LeadUpdate, region: str) -> dict[IdentifierKind, set[str]]:

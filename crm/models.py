@@ -149,6 +149,7 @@ class SourceOperator(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("weight BETWEEN 0 AND 1000000", name="weight"),
         Index("ix_source_operator_operator_id", "operator_id"),
+        {"sqlite_with_rowid": False},
     )
     source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
     operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
@@ -192,6 +193,7 @@ class LeadIdentifier(SQLModel, table=True):
         one_of("kind", IdentifierKind),
         CheckConstraint("length(value) BETWEEN 1 AND 255", name="value"),
         Index("ix_lead_identifier_lead_id", "lead_id", "kind", "value"),
+        {"sqlite_with_rowid": False},
     )
     kind: str = Field(primary_key=True, max_length=16)
     value: str = Field(primary_key=True, max_length=255)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import func
 from sqlmodel import Field, Session, col, select
 
-from crm.deps import DatabaseDep, Page, PathId, SessionDep
+from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import count_load
 from crm.errors import Conflict, NotFound, responses
 from crm.fields import IS_OPEN
@@ -59,7 +59,7 @@ def _detail(session: Session, operator: Operator) -> OperatorDetail:
 
 
 @router.post("/", status_code=201, summary="Add an operator")
-async def create_operator(body: OperatorCreate, database: DatabaseDep) -> OperatorPublic:
+async def create_operator(body: OperatorCreate, service: ServiceDep) -> OperatorPublic:
     """A new operator gets nothing until a source has a weight for it."""
 
     def work(session: Session) -> OperatorPublic:
@@ -68,7 +68,7 @@ async def create_operator(body: OperatorCreate, database: DatabaseDep) -> Operat
         session.flush()
         return OperatorPublic(**operator.model_dump(), load=0)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.get("/", summary="List operators")
@@ -87,7 +87,7 @@ def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDet
 
 
 @router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
-async def update_operator(operator_id: PathId, body: OperatorUpdate, database: DatabaseDep) -> OperatorDetail:
+async def update_operator(operator_id: PathId, body: OperatorUpdate, service: ServiceDep) -> OperatorDetail:
     """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered."""
 
     def work(session: Session) -> OperatorDetail:
@@ -96,11 +96,11 @@ async def update_operator(operator_id: PathId, body: OperatorUpdate, database: D
         session.flush()
         return _detail(session, operator)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.delete("/{operator_id}", status_code=204, summary="Delete an operator", responses=responses(404, 409))
-async def delete_operator(operator_id: PathId, database: DatabaseDep) -> None:
+async def delete_operator(operator_id: PathId, service: ServiceDep) -> None:
     """Its weights go along. One that ever had a contact stays: deactivate it instead."""
 
     def work(session: Session) -> None:
@@ -110,4 +110,4 @@ async def delete_operator(operator_id: PathId, database: DatabaseDep) -> None:
                 raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")
         session.delete(operator)
 
-    await database.write(work)
+    await service.database.write(work)

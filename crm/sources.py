@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, col, select
 
-from crm.deps import DatabaseDep, Page, PathId, SessionDep
+from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.models import (
     Contact,
@@ -87,7 +87,7 @@ def _check_unique(session: Session, source: Source) -> None:
 
 
 @router.post("/", status_code=201, summary="Add a source", responses=responses(409))
-async def create_source(body: SourceCreate, database: DatabaseDep) -> SourcePublic:
+async def create_source(body: SourceCreate, service: ServiceDep) -> SourcePublic:
     """One for each bot. Its contacts wait until it has operators with weights."""
 
     def work(session: Session) -> SourcePublic:
@@ -97,7 +97,7 @@ async def create_source(body: SourceCreate, database: DatabaseDep) -> SourcePubl
         session.flush()
         return _public(session, [source])[0]
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.get("/", summary="List sources")
@@ -116,7 +116,7 @@ def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
 
 
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
-async def update_source(source_id: PathId, body: SourceUpdate, database: DatabaseDep) -> SourcePublic:
+async def update_source(source_id: PathId, body: SourceUpdate, service: ServiceDep) -> SourcePublic:
     """Only what is sent changes; null removes the bot_id or the description."""
 
     def work(session: Session) -> SourcePublic:
@@ -127,11 +127,11 @@ async def update_source(source_id: PathId, body: SourceUpdate, database: Databas
         session.flush()
         return _public(session, [source])[0]
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.delete("/{source_id}", status_code=204, summary="Delete a source", responses=responses(404, 409))
-async def delete_source(source_id: PathId, database: DatabaseDep) -> None:
+async def delete_source(source_id: PathId, service: ServiceDep) -> None:
     """Its weights go along. One that ever had a contact stays: remove its operators instead."""
 
     def work(session: Session) -> None:
@@ -140,12 +140,12 @@ async def delete_source(source_id: PathId, database: DatabaseDep) -> None:
             raise Conflict(f"source {source_id} has contacts: remove its operators instead")
         session.delete(source)
 
-    await database.write(work)
+    await service.database.write(work)
 
 
 @router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
 async def replace_source_operators(
-    source_id: PathId, body: list[SourceOperatorCreate], database: DatabaseDep
+    source_id: PathId, body: list[SourceOperatorCreate], service: ServiceDep
 ) -> SourcePublic:
     """The whole distribution at once: who is not in the list no longer serves the source."""
     seen: set[int] = set()
@@ -164,14 +164,14 @@ async def replace_source_operators(
         session.flush()
         return _public(session, [source])[0]
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.post(
     "/{source_id}/operators", status_code=201, summary="Add an operator to a source", responses=responses(404, 409)
 )
 async def add_source_operator(
-    source_id: PathId, body: SourceOperatorCreate, database: DatabaseDep
+    source_id: PathId, body: SourceOperatorCreate, service: ServiceDep
 ) -> SourceOperatorPublic:
     """From now on it gets contacts of this source, by its weight relative to those of the others."""
 
@@ -186,12 +186,12 @@ async def add_source_operator(
         session.flush()
         return _entry_public(session, source_id, body.operator_id)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.patch("/{source_id}/operators/{operator_id}", summary="Change a weight", responses=responses(404))
 async def update_source_operator(
-    source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate, database: DatabaseDep
+    source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate, service: ServiceDep
 ) -> SourceOperatorPublic:
     """0 keeps the operator in the list, but it gets nothing from this source."""
 
@@ -200,7 +200,7 @@ async def update_source_operator(
         session.flush()
         return _entry_public(session, source_id, operator_id)
 
-    return await database.write(work)
+    return await service.database.write(work)
 
 
 @router.delete(
@@ -209,10 +209,10 @@ async def update_source_operator(
     summary="Remove an operator from a source",
     responses=responses(404),
 )
-async def remove_source_operator(source_id: PathId, operator_id: PathId, database: DatabaseDep) -> None:
+async def remove_source_operator(source_id: PathId, operator_id: PathId, service: ServiceDep) -> None:
     """Contacts that it has already stay with it."""
 
     def work(session: Session) -> None:
         session.delete(_get_entry(session, source_id, operator_id))
 
-    await database.write(work)
+    await service.database.write(work)

@@ -122,6 +122,7 @@ def upgrade() -> None:
         sa.CheckConstraint("length(value) BETWEEN 1 AND 255", name=op.f("ck_lead_identifier_value")),
         sa.ForeignKeyConstraint(["lead_id"], ["lead.id"], name=op.f("fk_lead_identifier_lead_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("kind", "value", name=op.f("pk_lead_identifier")),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_lead_identifier_lead_id", "lead_identifier", ["lead_id", "kind", "value"], unique=False)
     op.create_table(
@@ -137,6 +138,7 @@ def upgrade() -> None:
             ["source_id"], ["source.id"], name=op.f("fk_source_operator_source_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("source_id", "operator_id", name=op.f("pk_source_operator")),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_source_operator_operator_id", "source_operator", ["operator_id"], unique=False)
     op.create_table(
