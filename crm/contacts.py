@@ -39,7 +39,8 @@ CONTACTS: Any = (
         col(Source.bot_id).label("source_bot_id"),
         col(Operator.name).label("operator_name"),
     )
-    .join(Source, col(Source.id) == col(Contact.source_id))
+    .select_from(Contact)
+    .outerjoin(Source, col(Source.id) == col(Contact.source_id))  # outer, lest SQLite begin with the sources and sort
     .outerjoin(Operator, col(Operator.id) == col(Contact.operator_id))
 )
 CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))

@@ -260,7 +260,7 @@ class Contact(ContactRecord, Row, table=True):
             name="operator_id",
         ),
         Index("uq_contact_event_id", "source_id", "event_id", unique=True, **where(HAS_EVENT)),
-        Index("ix_contact_load", "operator_id", **where(IS_OPEN)),
+        Index("ix_contact_load", "operator_id", "id", "status", **where(IS_OPEN)),
         # The queue in the order of handing out: of one source, and of all.
         Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **where(IS_PENDING)),
         Index("ix_contact_queue", text("priority DESC"), "id", **where(IS_PENDING)),
@@ -269,8 +269,8 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_source_id", "source_id", "id", "status"),
         Index("ix_contact_operator_id", "operator_id", "id", "status"),
         Index("ix_contact_status", "status", "id"),
-        # Statistics read only these two.
-        Index("ix_contact_counts", "source_id", "operator_id", "status", "created_at"),
+        # Statistics read only these two; the first also serves the list of a source and an operator.
+        Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_waited", "created_at", "assigned_at", **where(HAS_WAITED)),
         {"sqlite_autoincrement": True},
     )

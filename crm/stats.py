@@ -1,7 +1,8 @@
 """Statistics: always counted from the rows, so that they can't drift from them (design.md, "Statistics")."""
 
 from collections import Counter, defaultdict
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from sqlalchemy import func
@@ -10,9 +11,8 @@ from sqlmodel import Session, SQLModel, col, select
 from crm.database import seconds_between
 from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
-from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, ContactStatus, utcnow
-from crm.models import Contact, Lead, Operator, SourceOperator
-from crm.models import Source as SourceTable
+from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
+from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.operators import get_operator
 from crm.sources import get_source, ratio
 
@@ -72,44 +72,46 @@ class SourceStats(SQLModel):
     operators: list[SourceOperatorStats]
 
 
-class Count(NamedTuple):
-    """How many contacts of the period have this source, operator and status."""
-
-    source_id: int
-    operator_id: int | None
-    status: ContactStatus
-    contacts: int
+Counts = dict[tuple[int, int | None], int]  # contacts by source and operator (None: nobody's)
 
 
-def _counts(session: Session, period: Period, *conditions: Any) -> list[Count]:
-    """All statistics are sums over this, which one pass over a covering index gives in its order."""
-    groups = (col(Contact.source_id), col(Contact.operator_id), col(Contact.status))
+def _counts(session: Session, period: Period, *conditions: Any) -> Counts:
+    """How many contacts of the period each source and operator have: one pass over a covering index, in its order."""
+    of_any_source = col(Contact.source_id).in_(select(Source.id))  # lets a condition on the operator use the index
+    groups = (col(Contact.source_id), col(Contact.operator_id))
     statement = select(*groups, func.count()).where(*period.on(col(Contact.created_at)), *conditions).group_by(*groups)
-    return [Count(*row) for row in session.exec(statement)]
+    rows = session.exec(statement.where(of_any_source) if conditions else statement)
+    return {(source_id, operator_id): contacts for source_id, operator_id, contacts in rows}
 
 
-def _loads(session: Session) -> dict[int | None, int]:
-    statement = select(Contact.operator_id, func.count()).where(IS_OPEN).group_by(col(Contact.operator_id))
-    return dict(session.exec(statement).all())
+def _open(session: Session, *conditions: Any) -> dict[int | None, Counter[str]]:
+    """The open contacts of each operator by status; an index holds just the open ones."""
+    groups = (col(Contact.operator_id), col(Contact.status))
+    counters: dict[int | None, Counter[str]] = defaultdict(Counter)
+    for operator_id, status, contacts in session.exec(
+        select(*groups, func.count()).where(IS_OPEN, *conditions).group_by(*groups)
+    ):
+        counters[operator_id][status] = contacts
+    return counters
 
 
-def _mean_assign_seconds(session: Session, period: Period) -> float | None:
+def _mean_assign_seconds(session: Session, period: Period, counts: Counts) -> float | None:
     """Most contacts are assigned as they come; only the others, in an index of their own, add to the sum."""
     created_at, assigned_at = col(Contact.created_at), col(Contact.assigned_at)
     waited = select(func.sum(seconds_between(assigned_at, created_at))).where(HAS_WAITED, *period.on(created_at))
-    assigned = select(func.count()).where(assigned_at.is_not(None), *period.on(created_at))
-    count = session.exec(assigned).one()
-    return (session.exec(waited).one() or 0.0) / count if count else None
+    taken_away = _counts(session, period, col(Contact.operator_id).is_(None), assigned_at.is_not(None))
+    assigned = sum(n for (_, operator_id), n in counts.items() if operator_id is not None) + sum(taken_away.values())
+    return (session.exec(waited).one() or 0.0) / assigned if assigned else None
 
 
 @router.get("/stats/", summary="Totals")
 def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
     """`since` and `until` bound contacts, leads, unassigned_share and mean_assign_seconds; all else is as of now."""
     counts = _counts(session, period)
-    contacts = sum(count.contacts for count in counts)
-    unassigned = sum(count.contacts for count in counts if count.operator_id is None)
+    contacts = sum(counts.values())
+    unassigned = sum(n for (_, operator_id), n in counts.items() if operator_id is None)
     operators = session.exec(select(Operator)).all()
-    loads = _loads(session)
+    loads = {operator_id: statuses.total() for operator_id, statuses in _open(session).items()}
     capacity = sum(operator.max_load for operator in operators if operator.is_active)
     active_load = sum(loads.get(operator.id, 0) for operator in operators if operator.is_active)
     pending, oldest = session.exec(select(func.count(), func.min(Contact.created_at)).where(IS_PENDING)).one()
@@ -124,48 +126,49 @@ def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
         pending=pending,
         unassigned_share=ratio(unassigned, contacts),
         oldest_pending_seconds=(utcnow() - oldest).total_seconds() if oldest else None,
-        mean_assign_seconds=_mean_assign_seconds(session, period),
+        mean_assign_seconds=_mean_assign_seconds(session, period, counts),
     )
 
 
-def _operator_stats(operator: Operator, load: int, counts: list[Count]) -> OperatorStats:
-    by_status: Counter[str] = Counter()
-    for count in counts:
-        by_status[count.status] += count.contacts
-    return OperatorStats(
-        operator_id=operator.id,
-        operator_name=operator.name,
-        is_active=operator.is_active,
-        max_load=operator.max_load,
-        load=load,
-        available=max(0, operator.max_load - load),
-        utilization=ratio(load, operator.max_load),
-        total_contacts=by_status.total(),
-        by_status=ByStatus(**by_status),
-    )
+def _operator_stats(session: Session, operators: Sequence[Operator], period: Period) -> list[OperatorStats]:
+    conditions = [col(Contact.operator_id) == operators[0].id] if len(operators) == 1 else []
+    totals: Counter[int | None] = Counter()
+    for (_, operator_id), contacts in _counts(session, period, *conditions).items():
+        totals[operator_id] += contacts
+    still_open = _open(session, *conditions)
+    still_open_of_period = _open(session, *conditions, *period.on(col(Contact.created_at)))
+    answer = []
+    for operator in operators:
+        load, statuses = still_open[operator.id].total(), still_open_of_period[operator.id]
+        answer.append(
+            OperatorStats(
+                operator_id=operator.id,
+                operator_name=operator.name,
+                is_active=operator.is_active,
+                max_load=operator.max_load,
+                load=load,
+                available=max(0, operator.max_load - load),
+                utilization=ratio(load, operator.max_load),
+                total_contacts=totals[operator.id],
+                by_status=ByStatus(closed=totals[operator.id] - statuses.total(), **statuses),
+            )
+        )
+    return answer
 
 
 @router.get("/stats/operators", summary="Statistics of all operators")
 def list_operator_stats(period: PeriodQuery, session: SessionDep) -> list[OperatorStats]:
     """By operator id. `since` and `until` bound total_contacts and by_status; the load is as of now."""
-    counts = defaultdict(list)
-    for count in _counts(session, period):
-        counts[count.operator_id].append(count)
-    loads = _loads(session)
-    operators = session.exec(select(Operator).order_by(col(Operator.id))).all()
-    return [_operator_stats(operator, loads.get(operator.id, 0), counts[operator.id]) for operator in operators]
+    return _operator_stats(session, session.exec(select(Operator).order_by(col(Operator.id))).all(), period)
 
 
 @router.get("/operators/{operator_id}/stats", summary="Statistics of an operator", responses=responses(404))
 def get_operator_stats(operator_id: PathId, period: PeriodQuery, session: SessionDep) -> OperatorStats:
     """Its row of /stats/operators."""
-    operator = get_operator(session, operator_id)
-    is_its = col(Contact.operator_id) == operator_id
-    load = session.exec(select(func.count()).where(is_its, IS_OPEN)).one()
-    return _operator_stats(operator, load, _counts(session, period, is_its))
+    return _operator_stats(session, [get_operator(session, operator_id)], period)[0]
 
 
-def _source_stats(session: Session, sources: list[SourceTable], counts: list[Count]) -> list[SourceStats]:
+def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -> list[SourceStats]:
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
     pending = dict(
         session.exec(select(Contact.source_id, func.count()).where(IS_PENDING).group_by(col(Contact.source_id))).all()
@@ -173,45 +176,44 @@ def _source_stats(session: Session, sources: list[SourceTable], counts: list[Cou
     weights: dict[int, dict[int, float]] = defaultdict(dict)
     for entry in session.exec(select(SourceOperator)):
         weights[entry.source_id][entry.operator_id] = entry.weight
-    contacts: dict[int, Counter[int | None]] = defaultdict(Counter)
-    for count in counts:
-        contacts[count.source_id][count.operator_id] += count.contacts
-    return [
-        _one_source(source, names, weights[source.id], contacts[source.id], pending.get(source.id, 0))
-        for source in sources
-    ]
-
-
-def _one_source(
-    source: SourceTable, names: dict[int, str], weights: dict[int, float], contacts: Counter[int | None], pending: int
-) -> SourceStats:
-    total, total_weight = contacts.total(), sum(weights.values())
-    assigned = total - contacts[None]
-    return SourceStats(
-        source_id=source.id,
-        source_name=source.name,
-        total_contacts=total,
-        pending=pending,
-        unassigned_share=ratio(contacts[None], total),
-        operators=[
+    contacts: dict[int, dict[int, int]] = defaultdict(dict)
+    for (source_id, operator_id), count in counts.items():
+        if operator_id is not None:
+            contacts[source_id][operator_id] = count
+    answer = []
+    for source in sources:
+        its_weights, its_contacts = weights[source.id], contacts[source.id]
+        total_weight, assigned = sum(its_weights.values()), sum(its_contacts.values())
+        unassigned = counts.get((source.id, None), 0)
+        operators = [
             SourceOperatorStats(
                 operator_id=operator_id,
                 operator_name=names[operator_id],
-                weight=weights.get(operator_id, 0),
-                target_share=ratio(weights.get(operator_id, 0), total_weight),
-                contacts=contacts[operator_id],
-                actual_share=ratio(contacts[operator_id], assigned),
+                weight=its_weights.get(operator_id, 0),
+                target_share=ratio(its_weights.get(operator_id, 0), total_weight),
+                contacts=its_contacts.get(operator_id, 0),
+                actual_share=ratio(its_contacts.get(operator_id, 0), assigned),
             )
-            for operator_id in sorted(weights.keys() | {served for served in contacts if served is not None})
-        ],
-    )
+            for operator_id in sorted(its_weights.keys() | its_contacts.keys())
+        ]
+        answer.append(
+            SourceStats(
+                source_id=source.id,
+                source_name=source.name,
+                total_contacts=assigned + unassigned,
+                pending=pending.get(source.id, 0),
+                unassigned_share=ratio(unassigned, assigned + unassigned),
+                operators=operators,
+            )
+        )
+    return answer
 
 
 @router.get("/stats/sources", summary="Statistics of all sources")
 def list_source_stats(period: PeriodQuery, session: SessionDep) -> list[SourceStats]:
     """By source id: how far the shares of the contacts follow the weights. Pending is as of now."""
-    sources = session.exec(select(SourceTable).order_by(col(SourceTable.id))).all()
-    return _source_stats(session, list(sources), _counts(session, period))
+    sources = session.exec(select(Source).order_by(col(Source.id))).all()
+    return _source_stats(session, sources, _counts(session, period))
 
 
 @router.get("/stats/sources/{source_id}", summary="Statistics of a source", responses=responses(404))

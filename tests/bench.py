@@ -193,7 +193,7 @@ def add_history(path: Path, contacts: int) -> None:
         ]
         leads.append((lead_id, created, f"Lead {number}"))
         identifiers.append(("external_id", f"tg:{rng.randint(0, 2**30)}-h-{number}", lead_id))
-        identifiers.append(("phone", f"+79{number % 10}{number // 10:08}", lead_id))
+        identifiers.append(("phone", f"+7495{number:07}", lead_id))
         rows.append((created, "Where is my order?", f"h-{number}", lead_id, source, chosen[1], created, created))
         assignments.append((created, chosen[1], json.dumps(seen)))
     first_contact = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM contact").fetchone()[0]
@@ -218,16 +218,16 @@ def add_history(path: Path, contacts: int) -> None:
 def calls(half: int) -> list[str]:
     """Each list and statistics call; half: the id of a contact and of a lead in the middle of the history."""
     day = (datetime.now(UTC) - timedelta(days=180)).strftime("%Y-%m-%dT00:00:00Z")
-    lists = ["/operators/", "/operators/?is_active=true", "/operators/1", "/sources/", "/sources/?bot_id=bot-7"]
+    lists = ["/operators/", "/operators/?is_active=true", "/operators/7", "/sources/", "/sources/?bot_id=bot-7"]
     lists += ["/contacts/", f"/contacts/?before_id={half}", f"/contacts/{half}", f"/contacts/?lead_id={half}"]
     lists += ["/contacts/?order=queue", "/contacts/?order=queue&source_id=1"]
     lists += [f"/contacts/?{one}" for one in ("status=pending", "status=new", "status=closed", "source_id=5")]
     lists += [f"/contacts/?operator_id=7&{two}" for two in ("status=in_progress", "status=closed", "source_id=5")]
     lists += [f"/contacts/?source_id=5&status=pending&before_id={half}"]
-    lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=89000000001", f"/leads/{half}"]
+    lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=84950000001", f"/leads/{half}"]
     lists += [f"/leads/{half}/contacts", "/leads/?external_id=tg:none"]
-    lists += [f"/leads/?q={q}" for q in ("lead%2077", "9000123", "h-999", "nowhere", f"lead&after_id={half}")]
-    stats = ["/stats/", "/stats/operators", "/stats/sources", "/stats/sources/1", "/operators/1/stats"]
+    lists += [f"/leads/?q={q}" for q in ("lead%2077", "5000123", "h-999", "nowhere", f"lead&after_id={half}")]
+    stats = ["/stats/", "/stats/operators", "/stats/sources", "/stats/sources/5", "/operators/7/stats"]
     return lists + stats + [f"{path}?since={day}" for path in stats]
 
 
