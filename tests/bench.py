@@ -6,12 +6,9 @@ the same run the same is measured on a bare endpoint that validates and answers 
 """
 
 import argparse
-import http.client
 import json
-import os
 import random
 import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -23,11 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import FastAPI
 
 from crm.models import ContactCreate, ContactPublic, LeadPublic, OperatorRef, SourceRef
+from tests.service import Service, serving
 
 SOURCES, OPERATORS, OPERATORS_PER_SOURCE, MAX_LOAD = 30, 100, 10, 60
 OPEN = 2_000  # contacts kept open: 20 for each operator
@@ -91,49 +89,10 @@ def wrk(port: int, seconds: int) -> Result:
     return Result(**json.loads(output.rpartition("RESULT ")[2]))
 
 
-class Service:
-    """A started process that serves an app, and one connection to it."""
-
-    def __init__(self, app: str, path: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--log-level", "warning"]
-        environment = {**os.environ, "DATABASE_URL": f"sqlite:///{path}"}
-        self.process = subprocess.Popen([*command, "--no-access-log"], env=environment)
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            time.sleep(0.1)
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port)
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        self.connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = self.connection.getresponse()
-        content = answer.read()
-        if answer.status >= 400:
-            raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
-        return json.loads(content) if content else None
-
-    def peak_memory(self) -> float:
-        """In MB, since the start."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-    def stop(self) -> None:
-        self.connection.close()
-        self.process.terminate()
-        self.process.wait()
-
-
-@contextmanager
-def serving(app: str, path: Path) -> Iterator[Service]:
-    service = Service(app, path)
-    try:
-        yield service
-    finally:
-        service.stop()
+def peak_memory(service: Service) -> float:
+    """In MB, since the start."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @contextmanager
@@ -252,15 +211,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "crm.db"
         print(f"{'':<40} {'contacts/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of bare':>8} {'MB':>6}")
-        with serving("tests.bench:bare", path) as service:
+        with serving(path, "tests.bench:bare") as service:
             wrk(service.port, 2)
             bare_result = wrk(service.port, options.seconds)
             report("bare endpoint", bare_result, bare_result, service)
-        with serving("crm.main:app", path) as service:
+        with serving(path) as service:
             add_team(service)
             empty = measure("registration", service, path, options.seconds, bare_result)
         add_history(path, options.history)
-        with serving("crm.main:app", path) as service:
+        with serving(path) as service:
             label = f"registration, {options.history:,} of history"
             full = measure(label, service, path, options.seconds, bare_result)
             print(f"rate with history / without: {full.rate / empty.rate:.2f}")
@@ -278,7 +237,7 @@ def measure(label: str, service: Service, path: Path, seconds: int, bare_result:
 def report(label: str, result: Result, bare_result: Result, service: Service) -> None:
     print(
         f"{label:<40} {result.rate:>10.0f} {result.p50:>8.1f} {result.p99:>8.1f} {result.errors:>7} "
-        f"{result.rate / bare_result.rate:>8.2f} {service.peak_memory():>6.0f}",
+        f"{result.rate / bare_result.rate:>8.2f} {peak_memory(service):>6.0f}",
         flush=True,
     )
 
