@@ -63,7 +63,8 @@ def _load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        names = {name: f"CRM_{name.upper()}" for name in Settings.model_fields}
+        problems = [f"{names.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}" for e in error.errors()]
         raise errors.StartupError("; ".join(problems)) from None
 
 

@@ -20,5 +20,5 @@ class Settings(BaseSettings):
     @classmethod
     def _known_region(cls, region: str) -> str:
         if region.upper() not in phonenumbers.SUPPORTED_REGIONS:
-            raise ValueError("CRM_DEFAULT_REGION must be a two-letter region such as RU or DE")
+            raise ValueError("must be a two-letter region such as RU or DE")
         return region.upper()
