@@ -1,16 +1,17 @@
 """What route handlers ask for."""
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 from sqlmodel import Field, Session, SQLModel
 
 from crm.database import Database
-from crm.fields import MAX_ID
+from crm.fields import within_64_bits
 from crm.settings import Settings
 
 
@@ -46,14 +47,22 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _iso_8601(text: object) -> object:
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(text)):  # else pydantic takes numbers for seconds since 1970
+        raise ValueError("must be a time in ISO 8601, such as 2026-01-31T09:00:00Z")
+    return text
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_iso_8601)]
 
 
 class Page(SQLModel):
     """The part of a list that is asked for. An unknown query parameter is refused: a mistyped filter would show all."""
 
     model_config = {"extra": "forbid"}
-    skip: int = Field(default=0, ge=0, le=MAX_ID, description="How many to leave out at the start.")
+    skip: Annotated[int, AfterValidator(within_64_bits)] = Field(
+        default=0, ge=0, description="How many to leave out at the start."
+    )
     limit: int = Field(default=100, ge=1, le=1000, description="How many at most.")
 
     def of(self, statement: Any) -> Any:
@@ -74,4 +83,4 @@ class Period(SQLModel):
         return since + until
 
 
-PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+PathId = Annotated[int, Path(ge=1), AfterValidator(within_64_bits)]

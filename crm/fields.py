@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema
 from sqlalchemy import BigInteger, CheckConstraint, Integer, text
 from sqlmodel import Field
 
@@ -29,13 +29,23 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
+def _whole(value: object) -> object:
+    """In JSON 10.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _text_of_integer(value: object) -> object:
+    value = _whole(value)
     return str(value) if type(value) is int else value
+
+
+def within_64_bits(value: int) -> int:
+    return min(value, MAX_ID)
 
 
 def _string_or_integer(max_length: int, pattern: str) -> WithJsonSchema:
     string = {"type": "string", "maxLength": max_length, "pattern": pattern}
-    return WithJsonSchema({"anyOf": [string, {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID}]})
+    return WithJsonSchema({"anyOf": [string, {"type": "integer"}]})
 
 
 def one_of(column: str, values: Any) -> CheckConstraint:
@@ -46,7 +56,10 @@ def where(predicate: Any) -> dict[str, Any]:
     return {"sqlite_where": predicate, "postgresql_where": predicate}
 
 
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+# Nothing has a higher id than the highest: what asks for one finds nothing, and a page up to there is whole.
+Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(_whole)]
+MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole)]
+Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK)]
 LeadName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NOT_BLANK)]
 # What bots call things: JSON strings or integers (Telegram's ids are integers), trimmed, kept as text.

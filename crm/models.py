@@ -27,8 +27,10 @@ from crm.fields import (
     Key,
     LeadName,
     LooseText,
+    MaxLoad,
     Name,
     Outcome,
+    Priority,
     Reason,
     Weight,
     one_of,
@@ -71,7 +73,7 @@ class Record(SQLModel):
 class OperatorBase(SQLModel):
     name: Name = Field(max_length=100, description="1-100 characters, trimmed.")
     is_active: bool = Field(default=True, description="An inactive operator gets nothing, whatever its weight.")
-    max_load: int = Field(default=10, ge=0, le=100_000, description="Most open contacts at once, over all sources.")
+    max_load: MaxLoad = Field(default=10, description="Most open contacts at once, over all sources.")
 
 
 class Operator(OperatorBase, Row, table=True):
@@ -92,7 +94,7 @@ class OperatorUpdate(Body):
     model_config = {"json_schema_extra": {"example": {"max_load": 30}}}
     name: Name = Field(default=None)
     is_active: bool = Field(default=None)
-    max_load: int = Field(default=None, ge=0, le=100_000)
+    max_load: MaxLoad = Field(default=None)
 
 
 class OperatorPublic(OperatorBase, Record):
@@ -230,7 +232,7 @@ class ContactBase(SQLModel):
     message: Annotated[str, StringConstraints(max_length=10_000, pattern=NO_NUL)] | None = Field(
         default=None, max_length=10_000
     )
-    priority: int = Field(default=0, ge=0, le=9, description="Waiting contacts with a higher one are handed out first.")
+    priority: Priority = Field(default=0, description="Waiting contacts with a higher one are handed out first.")
     event_id: Key | None = Field(
         default=None, max_length=255, description="The bot's id of this event: repeats return the first contact."
     )

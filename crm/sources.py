@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, col, select
 
@@ -143,30 +143,6 @@ async def delete_source(source_id: PathId, service: ServiceDep) -> None:
     await service.database.write(work)
 
 
-@router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
-async def replace_source_operators(
-    source_id: PathId, body: list[SourceOperatorCreate], service: ServiceDep
-) -> SourcePublic:
-    """The whole distribution at once: who is not in the list no longer serves the source."""
-    seen: set[int] = set()
-    for index, entry in enumerate(body):
-        if entry.operator_id in seen:
-            raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
-        seen.add(entry.operator_id)
-
-    def work(session: Session) -> SourcePublic:
-        source = get_source(session, source_id)
-        unknown = seen.difference(session.exec(select(Operator.id)).all())
-        if unknown:
-            raise NotFound("operator", min(unknown))
-        session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
-        session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
-        session.flush()
-        return _public(session, [source])[0]
-
-    return await service.database.write(work)
-
-
 @router.post(
     "/{source_id}/operators", status_code=201, summary="Add an operator to a source", responses=responses(404, 409)
 )
@@ -185,6 +161,32 @@ async def add_source_operator(
         session.add(SourceOperator(source_id=source_id, **body.model_dump()))
         session.flush()
         return _entry_public(session, source_id, body.operator_id)
+
+    return await service.database.write(work)
+
+
+@router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
+async def replace_source_operators(
+    source_id: PathId,
+    body: Annotated[list[SourceOperatorCreate], Body(examples=[[{"operator_id": 1, "weight": 10}]])],
+    service: ServiceDep,
+) -> SourcePublic:
+    """The whole distribution at once: who is not in the list no longer serves the source."""
+    seen: set[int] = set()
+    for index, entry in enumerate(body):
+        if entry.operator_id in seen:
+            raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
+        seen.add(entry.operator_id)
+
+    def work(session: Session) -> SourcePublic:
+        source = get_source(session, source_id)
+        unknown = seen.difference(session.exec(select(Operator.id)).all())
+        if unknown:
+            raise NotFound("operator", min(unknown))
+        session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
+        session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
+        session.flush()
+        return _public(session, [source])[0]
 
     return await service.database.write(work)
 

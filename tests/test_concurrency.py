@@ -72,7 +72,7 @@ SPELLINGS = ("8 (999) 123-45-67", "+7 999 123-45-67", "79991234567", "8-999-123-
 @pytest.mark.parametrize(
     "identifiers",
     [
-        pytest.param(lambda n: {"lead_external_id": "tg:1"}, id="external_id"),
+        pytest.param(lambda _: {"lead_external_id": "tg:1"}, id="external_id"),
         pytest.param(lambda n: {"lead_phone": SPELLINGS[n % 4]}, id="spellings of a phone"),
         pytest.param(lambda n: {"lead_external_id": f"tg:{n}", "lead_phone": SPELLINGS[n % 4]}, id="phone in common"),
     ],

@@ -27,10 +27,8 @@ def everything(api: Api) -> list[Any]:
     [
         ("source_id", 0),
         ("source_id", -1),
-        ("source_id", 2**63),
-        ("source_id", 10**400),
         ("source_id", "1"),
-        ("source_id", 1.0),
+        ("source_id", 1.5),
         ("source_id", True),
         ("source_id", [1]),
         ("source_bot_id", ""),
@@ -41,6 +39,7 @@ def everything(api: Api) -> list[Any]:
         ("lead_external_id", "a\x00b"),
         ("lead_external_id", True),
         ("lead_external_id", 1.5),
+        ("lead_external_id", 10**255),
         ("lead_external_id", {"id": 1}),
         ("lead_phone", "1" * 256),
         ("lead_phone", 79991234567),
@@ -122,7 +121,6 @@ def test_without_a_content_type_the_answer_names_the_header(client: TestClient) 
     "url",
     [
         "/contacts/?before_id=0",
-        "/contacts/?before_id=9223372036854775808",
         "/contacts/?lead_id=x",
         "/contacts/?source_id=-1",
         "/contacts/?operator_id=1.5",
@@ -131,7 +129,6 @@ def test_without_a_content_type_the_answer_names_the_header(client: TestClient) 
         "/contacts/?limit=0",
         "/contacts/?limit=1001",
         "/contacts/?skip=-1",
-        "/contacts/?skip=99999999999999999999",
         "/contacts/?satus=new",
         "/leads/?after_id=x",
         "/leads/?q=",
@@ -139,6 +136,7 @@ def test_without_a_content_type_the_answer_names_the_header(client: TestClient) 
         "/operators/?is_active=maybe",
         "/sources/?limit=many",
         "/stats/?since=yesterday",
+        "/stats/?since=0.5",
         "/stats/?since=2026-01-01T00:00:00",
         "/stats/?until=0001-01-01T00:00:00%2B14:00",
         "/stats/operators?until=2026-13-01T00:00:00Z",
@@ -150,7 +148,7 @@ def test_a_query_that_cannot_be_used_is_422_and_named(api: Api, url: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["/contacts/?before_id=9223372036854775807", "/contacts/?skip=9223372036854775807", "/leads/?q=%00"]
+    "url", ["/contacts/?before_id=99999999999999999999", "/contacts/?skip=99999999999999999999", "/leads/?q=%00"]
 )
 def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) -> None:
     team.contact(1)
@@ -175,8 +173,9 @@ def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) ->
 )
 def test_what_is_not_there_is_404_and_what_is_no_id_422(api: Api, method: str, url: str) -> None:
     body = {} if method == "PATCH" else None
-    assert "not found" in api.call(method, url.format(2**63 - 1), body, expect=404)["detail"]
-    for text in ("0", "-1", str(2**63), "x", "1.5", "%00"):
+    for number in (1, 2**63 - 1, 2**63, 10**30):
+        assert "not found" in api.call(method, url.format(number), body, expect=404)["detail"]
+    for text in ("0", "-1", "x", "1.5", "%00"):
         assert api.call(method, url.format(text), body, expect=422)["detail"][0]["loc"][0] == "path"
 
 
