@@ -116,7 +116,7 @@ def register(
     if source.repeated is not None:
         return read_contact(connection, source.repeated), False
     now = utcnow()
-    lead, note = claim.find_or_create_lead(connection, body.lead_name or None, now)
+    lead, note = claim.find_or_create_lead(connection, (body.lead_name or "").strip() or None, now)
     entries = rows if source.operator_id is not None else []
     operator, candidates = distribution.choose_operator(connection, entries, rng)
     operator_id = operator.id if operator else None

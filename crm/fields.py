@@ -4,13 +4,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from sqlalchemy import BigInteger, CheckConstraint, Integer, text
 from sqlmodel import Field
 
 MAX_ID = 2**63 - 1
 BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's INTEGER is 64-bit, and only it can AUTOINCREMENT
+# Patterns for the OpenAPI document. Spelled out, for \s is not the same to all; this is what str.strip takes away.
+SPACE = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 NO_NUL = r"^[^\x00]*$"
-NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
+NOT_BLANK = rf"^[^\x00]*[^\x00{SPACE}][^\x00]*$"
 
 # Predicates of the partial indexes. Queries use these very objects: SQLite takes such an index only for the same text.
 IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
@@ -43,6 +46,23 @@ def within_64_bits(value: int) -> int:
     return min(value, MAX_ID)
 
 
+def _without_nul(value: str) -> str:
+    if "\x00" in value:
+        raise PydanticCustomError("nul", "must not contain a NUL character")
+    return value
+
+
+def _trimmed(value: str) -> str:
+    value = _without_nul(value).strip()
+    if not value:
+        raise PydanticCustomError("blank", "must not be blank")
+    return value
+
+
+def _string(max_length: int, pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "maxLength": max_length, "pattern": pattern})
+
+
 def _string_or_integer(max_length: int, pattern: str) -> WithJsonSchema:
     string = {"type": "string", "maxLength": max_length, "pattern": pattern}
     return WithJsonSchema({"anyOf": [string, {"type": "integer"}]})
@@ -60,26 +80,32 @@ def where(predicate: Any) -> dict[str, Any]:
 Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(_whole)]
 MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole)]
 Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK)]
-LeadName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NOT_BLANK)]
+Name = Annotated[str, StringConstraints(max_length=100), AfterValidator(_trimmed), _string(100, NOT_BLANK)]
+LeadName = Annotated[str, StringConstraints(max_length=255), AfterValidator(_trimmed), _string(255, NOT_BLANK)]
 # What bots call things: JSON strings or integers (Telegram's ids are integers), trimmed, kept as text.
 BotId = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NO_NUL),
+    StringConstraints(max_length=100),
+    AfterValidator(_trimmed),
     BeforeValidator(_text_of_integer),
     _string_or_integer(100, NOT_BLANK),
 ]
 Key = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=NO_NUL),
+    StringConstraints(max_length=255),
+    AfterValidator(_trimmed),
     BeforeValidator(_text_of_integer),
     _string_or_integer(255, NOT_BLANK),
 ]
+# Identifiers as they come: what is blank or does not normalise is no error but a note (design.md, "Lead identity").
 ExternalId = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, max_length=255, pattern=NO_NUL),
+    StringConstraints(max_length=255),
+    AfterValidator(_without_nul),
     BeforeValidator(_text_of_integer),
     _string_or_integer(255, NO_NUL),
 ]
-LooseText = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]
+ShortText = Annotated[str, StringConstraints(max_length=255), AfterValidator(_without_nul), _string(255, NO_NUL)]
+Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_without_nul), _string(1000, NO_NUL)]
+Message = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul), _string(10_000, NO_NUL)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

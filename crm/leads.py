@@ -10,7 +10,7 @@ from crm.contacts import CONTACTS, read_contacts
 from crm.database import contains
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
-from crm.fields import Id, IdentifierKind
+from crm.fields import Id, IdentifierKind, within_64_bits
 from crm.identity import add_identifiers, normalise, read_leads
 from crm.models import Contact, ContactPublic, Lead, LeadDetail, LeadIdentifier, LeadListed, LeadPublic, LeadUpdate
 
@@ -91,7 +91,8 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
             owner = select(LeadIdentifier.lead_id).where(LeadIdentifier.kind == kind, LeadIdentifier.value == value)
             statement = statement.where(col(Lead.id) == owner.scalar_subquery())
     if query.q is not None:
-        statement = statement.where(col(Lead.id).in_(_matching(query.q, query.after_id or 0, query.skip + query.limit)))
+        most = within_64_bits(query.skip + query.limit)
+        statement = statement.where(col(Lead.id).in_(_matching(query.q, query.after_id or 0, most)))
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
     return _listed(session, [leads[lead_id] for lead_id in ids])

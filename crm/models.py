@@ -7,7 +7,7 @@ Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone su
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import StringConstraints, WithJsonSchema, model_validator
+from pydantic import WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
@@ -18,20 +18,21 @@ from crm.fields import (
     HAS_WAITED,
     IS_OPEN,
     IS_PENDING,
-    NO_NUL,
     BotId,
     ContactStatus,
+    Description,
     ExternalId,
     Id,
     IdentifierKind,
     Key,
     LeadName,
-    LooseText,
     MaxLoad,
+    Message,
     Name,
     Outcome,
     Priority,
     Reason,
+    ShortText,
     Weight,
     one_of,
     utcnow,
@@ -119,9 +120,7 @@ class SourceBase(SQLModel):
     bot_id: BotId | None = Field(
         default=None, max_length=100, description="The bot's own id, unique; contacts may name the source by it."
     )
-    description: Annotated[str, StringConstraints(max_length=1000, pattern=NO_NUL)] | None = Field(
-        default=None, max_length=1000
-    )
+    description: Description | None = Field(default=None, max_length=1000)
 
 
 class Source(SourceBase, Row, table=True):
@@ -143,7 +142,7 @@ class SourceUpdate(Body):
     model_config = {"json_schema_extra": {"example": {"description": "Orders and returns"}}}
     name: Name = Field(default=None)
     bot_id: BotId | None = None
-    description: Annotated[str, StringConstraints(max_length=1000, pattern=NO_NUL)] | None = None
+    description: Description | None = None
 
 
 class SourceOperator(SQLModel, table=True):
@@ -206,10 +205,10 @@ class LeadUpdate(Body):
     model_config = {"json_schema_extra": {"example": {"name": "Ivan Petrov", "phones": ["+7 999 123-45-67"]}}}
     name: LeadName | None = None
     external_ids: list[Key] = Field(default=None, max_length=100)
-    phones: list[Annotated[LooseText, WithJsonSchema({"type": "string", "format": "phone"})]] = Field(
+    phones: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "phone"})]] = Field(
         default=None, max_length=100
     )
-    emails: list[Annotated[LooseText, WithJsonSchema({"type": "string", "format": "email"})]] = Field(
+    emails: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "email"})]] = Field(
         default=None, max_length=100
     )
 
@@ -229,9 +228,7 @@ class LeadListed(LeadPublic):
 
 
 class ContactBase(SQLModel):
-    message: Annotated[str, StringConstraints(max_length=10_000, pattern=NO_NUL)] | None = Field(
-        default=None, max_length=10_000
-    )
+    message: Message | None = Field(default=None, max_length=10_000)
     priority: Priority = Field(default=0, description="Waiting contacts with a higher one are handed out first.")
     event_id: Key | None = Field(
         default=None, max_length=255, description="The bot's id of this event: repeats return the first contact."
@@ -306,9 +303,9 @@ class ContactCreate(ContactBase, Body):
     lead_external_id: ExternalId | None = Field(
         default=None, description="The lead's id in its messenger. Shared by all sources: prefix private ids (tg:1001)."
     )
-    lead_phone: LooseText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
-    lead_email: LooseText | None = Field(default=None, description="Compared without regard to case.")
-    lead_name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=NO_NUL)] | None = None
+    lead_phone: ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
+    lead_email: ShortText | None = Field(default=None, description="Compared without regard to case.")
+    lead_name: ShortText | None = None
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:

@@ -148,7 +148,13 @@ def test_a_query_that_cannot_be_used_is_422_and_named(api: Api, url: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["/contacts/?before_id=99999999999999999999", "/contacts/?skip=99999999999999999999", "/leads/?q=%00"]
+    "url",
+    [
+        "/contacts/?before_id=99999999999999999999",
+        "/contacts/?skip=99999999999999999999",
+        "/leads/?q=tg&skip=99999999999999999999",
+        "/leads/?q=%00",
+    ],
 )
 def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) -> None:
     team.contact(1)
