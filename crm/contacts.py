@@ -5,17 +5,19 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
-from fastapi import APIRouter, Query, Response
-from sqlalchemy import Connection, bindparam, insert, inspect
-from sqlmodel import Field, Session, col, select
+from fastapi import APIRouter, HTTPException, Query, Response
+from sqlalchemy import Connection, bindparam, func, insert, inspect
+from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm import distribution
 from crm.deps import Page, PathId, ServiceDep, SessionDep
+from crm.distribution import Distributor
 from crm.errors import Conflict, NotFound, responses
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, Reason, utcnow
 from crm.identity import KINDS, Claim, read_leads
 from crm.models import (
     Assignment,
+    AssignmentCreate,
     AssignmentPublic,
     Contact,
     ContactCreate,
@@ -28,6 +30,7 @@ from crm.models import (
     SourceRef,
     StatusUpdate,
 )
+from crm.operators import get_operator
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], responses=responses(503))
 
@@ -72,6 +75,16 @@ class ContactQuery(Page):
     order: Literal["newest", "queue"] = Field(
         default="newest", description="queue: the pending ones, in the order of handing out."
     )
+
+
+class DistributeQuery(SQLModel):
+    model_config = {"extra": "forbid"}
+    source_id: Id | None = Field(default=None, description="Only what waits at this source.")
+
+
+class DistributeResult(SQLModel):
+    assigned: int = Field(description="Contacts that got an operator now.")
+    pending: int = Field(description="Contacts that still wait.")
 
 
 def read_contacts(
@@ -178,6 +191,31 @@ def list_contacts(query: Annotated[ContactQuery, Query()], session: SessionDep) 
     return read_contacts(session.connection(), query.of(statement))
 
 
+@router.get("/distribute", include_in_schema=False)
+async def refuse_to_get_distribute() -> None:
+    """Else it would be a contact with the id `distribute`."""
+    raise HTTPException(405)
+
+
+@router.post("/distribute", summary="Hand out the queue", responses=responses(404))
+async def distribute_contacts(query: Annotated[DistributeQuery, Query()], service: ServiceDep) -> DistributeResult:
+    """Tries what waits, at one source or at all.
+
+    It happens by itself whenever room appears: this call finds nothing to do, unless rows were changed past the API.
+    """
+
+    def work(session: Session) -> DistributeResult:
+        if query.source_id is not None and session.get(Source, query.source_id) is None:
+            raise NotFound("source", query.source_id)
+        assigned = Distributor(session.connection(), service.rng).hand_out(query.source_id)
+        pending = select(func.count()).select_from(Contact).where(IS_PENDING)
+        if query.source_id is not None:
+            pending = pending.where(Contact.source_id == query.source_id)
+        return DistributeResult(assigned=assigned, pending=session.exec(pending).one())
+
+    return await service.database.write(work)
+
+
 @router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
 def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
     """With its history: who got it, why, and what each draw saw."""
@@ -193,14 +231,37 @@ async def update_contact_status(contact_id: PathId, body: StatusUpdate, service:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
 
     def work(session: Session) -> ContactPublic:
-        contact = session.get(Contact, contact_id)
-        if contact is None:
-            raise NotFound("contact", contact_id)
+        contact = _get_contact(session, contact_id)
         change_status(contact, body.status, utcnow())
         session.flush()
+        if contact.status == "closed" and contact.operator_id is not None:
+            Distributor(session.connection(), service.rng).hand_out_to(contact.operator_id)
         return read_contact(session.connection(), contact_id)
 
     return await service.database.write(work)
+
+
+@router.post("/{contact_id}/assign", summary="Assign a contact by hand", responses=responses(404, 409))
+async def assign_contact(contact_id: PathId, body: AssignmentCreate, service: ServiceDep) -> ContactPublic:
+    """To this operator, or without `operator_id` to one drawn by weight among the others. It becomes `new` again.
+
+    `force` goes past the limit or inactivity. What waits for the former operator gets the place that it leaves.
+    """
+
+    def work(session: Session) -> ContactPublic:
+        contact = _get_contact(session, contact_id)
+        operator = get_operator(session, body.operator_id) if body.operator_id is not None else None
+        Distributor(session.connection(), service.rng).assign(contact, operator, body.force)
+        return read_contact(session.connection(), contact_id)
+
+    return await service.database.write(work)
+
+
+def _get_contact(session: Session, contact_id: int) -> Contact:
+    contact = session.get(Contact, contact_id)
+    if contact is None:
+        raise NotFound("contact", contact_id)
+    return contact
 
 
 def change_status(contact: Contact, status: ContactStatus, now: datetime) -> None:

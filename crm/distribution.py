@@ -4,15 +4,19 @@ Everything here runs under the write lock, so that no other contact comes betwee
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, func, insert
+import sqlalchemy
+from sqlalchemy import Connection, bindparam, exists, func, insert, update
 from sqlmodel import col, select
+from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.fields import IS_OPEN, Reason
-from crm.models import Assignment, Contact, Operator, OperatorRef, SourceOperator
+from crm.errors import Conflict
+from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
+from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 
 
 class Entry(Protocol):
@@ -32,8 +36,41 @@ ENTRY_COLUMNS: Any = (
     col(Operator.is_active),
     col(Operator.max_load),
 )
+ENTRIES: Any = (
+    sqlalchemy.select(*ENTRY_COLUMNS)
+    .select_from(SourceOperator)
+    .join(Operator)
+    .where(col(SourceOperator.source_id) == bindparam("source_id"))
+    .order_by(col(SourceOperator.operator_id))
+)
 LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
 ADD_ASSIGNMENT = insert(Assignment)
+HEAD_OF_QUEUE = (
+    select(col(Contact.id), col(Contact.priority))
+    .where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING)
+    .order_by(col(Contact.priority).desc(), col(Contact.id))
+    .limit(1)
+)
+HAS_QUEUE = exists().where(col(Contact.source_id) == col(Source.id), IS_PENDING)
+SOURCES_WITH_QUEUE = select(col(Source.id)).where(HAS_QUEUE)
+QUEUES_OF_OPERATOR = (
+    SOURCES_WITH_QUEUE.join(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
+    .join(Operator, col(Operator.id) == col(SourceOperator.operator_id))
+    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(SourceOperator.weight) > 0)
+    .where(LOAD.scalar_subquery() < col(Operator.max_load))
+)
+OPEN_CONTACTS = (
+    select(col(Contact.id), col(Contact.source_id))
+    .where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
+    .order_by(col(Contact.priority).desc(), col(Contact.id))
+)
+MOVE = update(Contact).where(col(Contact.id) == bindparam("contact"))
+TAKE_BACK = MOVE.values(operator_id=None, status="pending")
+GIVE = MOVE.values(
+    operator_id=bindparam("operator"),
+    status="new",
+    assigned_at=func.coalesce(col(Contact.assigned_at), bindparam("now", type_=UTCDateTime())),
+)
 
 
 def draw(
@@ -78,7 +115,7 @@ def count_load(connection: Connection, operator_id: int) -> int:
 def choose_operator(
     connection: Connection, entries: Sequence[Entry], rng: random.Random
 ) -> tuple[OperatorRef | None, list[dict[str, Any]]]:
-    """Draws one of the operators of a source for a contact, or None; and what was seen, as from `draw`."""
+    """Draws one of the operators of a source for a new contact, or None; and what was seen, as from `draw`."""
     drawn, seen = draw(entries, lambda operator_id: count_load(connection, operator_id), rng)
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen
 
@@ -102,3 +139,116 @@ def record(
             "created_at": now,
         },
     )
+
+
+class Distributor:
+    """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves.
+
+    Works under the write lock. What others can't change meanwhile is read once: the entries of a source, and the load
+    of an operator, which then follows each assignment. So 10,000 waiting contacts need no 10,000 counts.
+    """
+
+    def __init__(self, connection: Connection, rng: random.Random) -> None:
+        self._connection, self._rng, self._now = connection, rng, utcnow()
+        self._entries: dict[int, Sequence[Entry]] = {}
+        self._loads: dict[int, int] = {}
+
+    def hand_out(self, source_id: int | None = None) -> int:
+        """Hands out what waits at this source, or at all; returns how many contacts got an operator."""
+        if source_id is not None:
+            return self._from_queue([source_id])
+        return self._from_queue(self._connection.execute(SOURCES_WITH_QUEUE).scalars().all())
+
+    def hand_out_to(self, operator_id: int) -> int:
+        """The same after an operator may have got more room: only what waits where it is eligible can be affected."""
+        return self._from_queue(
+            self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
+        )
+
+    def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
+        """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
+
+        force goes past limit and inactivity. Raises Conflict: closed, inactive, full, or nobody else is eligible.
+        """
+        before = contact.operator_id
+        if contact.status == "closed":
+            raise Conflict(f"contact {contact.id} is closed: it can't be assigned")
+        if operator is None:
+            drawn, seen = self._draw(contact.source_id, excluded=before)
+            if drawn is None:
+                raise Conflict(f"no other operator of source {contact.source_id} can take contact {contact.id} now")
+            self._give(contact.id, drawn.operator_id, "manual", seen)
+        elif operator.id != before:
+            load = self._load(operator.id)
+            is_full = load >= operator.max_load
+            if (is_full or not operator.is_active) and not force:
+                why = f"full: {load} of {operator.max_load}" if operator.is_active else "inactive"
+                raise Conflict(f"operator {operator.id} is {why}")
+            reason: Reason = "forced" if is_full or not operator.is_active else "manual"
+            self._give(contact.id, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
+        if before is not None and (operator is None or operator.id != before):
+            self._loads.pop(before, None)
+            self.hand_out_to(before)
+
+    def release(self, operator_id: int) -> tuple[int, int]:
+        """Takes the open contacts of an operator, who must be inactive by now: highest priority first, then oldest.
+
+        Returns how many were drawn to others, and how many went back to the queue.
+        """
+        outcomes = []
+        for contact_id, source_id in self._connection.execute(OPEN_CONTACTS, {"operator_id": operator_id}).all():
+            drawn, seen = self._draw(source_id, excluded=operator_id)
+            self._give(contact_id, drawn.operator_id if drawn else None, "released", seen)
+            outcomes.append(drawn is not None)
+        return sum(outcomes), len(outcomes) - sum(outcomes)
+
+    def _from_queue(self, source_ids: Iterable[int]) -> int:
+        """Highest priority first, then oldest. Room only shrinks meanwhile, so that a source for which nobody is
+        eligible is done, and never holds up the others (design.md, "Queue")."""
+        heads = [head for source_id in source_ids for head in self._head(source_id)]
+        heapify(heads)
+        assigned = 0
+        while heads:
+            _, contact_id, source_id = heappop(heads)
+            drawn, seen = self._draw(source_id)
+            if drawn is not None:
+                self._give(contact_id, drawn.operator_id, "from_queue", seen)
+                assigned += 1
+                for head in self._head(source_id):
+                    heappush(heads, head)
+        return assigned
+
+    def _head(self, source_id: int) -> list[tuple[int, int, int]]:
+        """What waits first at the source, if anything, in a form that sorts by the order of handing out."""
+        rows = self._connection.execute(HEAD_OF_QUEUE, {"source_id": source_id})
+        return [(-priority, contact_id, source_id) for contact_id, priority in rows]
+
+    def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
+        return draw(self._read_entries(source_id), self._load, self._rng, excluded)
+
+    def _read_entries(self, source_id: int) -> Sequence[Entry]:
+        if source_id not in self._entries:
+            self._entries[source_id] = self._connection.execute(ENTRIES, {"source_id": source_id}).all()
+        return self._entries[source_id]
+
+    def _load(self, operator_id: int) -> int:
+        if operator_id not in self._loads:
+            self._loads[operator_id] = count_load(self._connection, operator_id)
+        return self._loads[operator_id]
+
+    def _seen_by_hand(self, source_id: int, operator: Operator, load: int) -> list[dict[str, Any]]:
+        """What a draw would have stored, had it drawn this operator; one who doesn't serve the source has weight 0."""
+        seen = {entry.operator_id: _barred(entry, None) for entry in self._read_entries(source_id)}
+        chosen = seen.setdefault(operator.id, {"operator_id": operator.id, "weight": 0})
+        chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
+        return list(seen.values())
+
+    def _give(self, contact_id: int, operator_id: int | None, reason: Reason, seen: list[dict[str, Any]]) -> None:
+        """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
+        if operator_id is None:
+            self._connection.execute(TAKE_BACK, {"contact": contact_id})
+        else:
+            self._connection.execute(GIVE, {"contact": contact_id, "operator": operator_id, "now": self._now})
+            if operator_id in self._loads:
+                self._loads[operator_id] += 1
+        record(self._connection, contact_id, operator_id, reason, seen, self._now)

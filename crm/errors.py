@@ -108,10 +108,9 @@ def add_handlers(app: FastAPI) -> None:
 
 def _allowed_methods(request: Request) -> str:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    known = request.app.openapi()["paths"].items()
-    return ", ".join(
-        sorted(method.upper() for template, item in known if compile_path(template)[0].match(path) for method in item)
-    )
+    paths = request.app.openapi()["paths"]
+    templates = [path] if path in paths else [known for known in paths if compile_path(known)[0].match(path)]
+    return ", ".join(sorted(method.upper() for template in templates for method in paths[template]))
 
 
 def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:

@@ -16,6 +16,7 @@ import crm
 from crm import contacts, errors, leads, operators, sources, stats
 from crm.database import Database
 from crm.deps import Service, SessionDep
+from crm.distribution import Distributor
 from crm.settings import Settings
 
 DESCRIPTION = """
@@ -77,6 +78,8 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         database = Database(config.database_url, config.busy_timeout)
         app.state.service = Service(config, database, rng or random.Random())
         database.start()
+        # What an older version left waiting.
+        await database.execute(lambda connection: Distributor(connection, app.state.service.rng).hand_out())
         gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
         gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
         try:

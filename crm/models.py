@@ -319,6 +319,26 @@ class StatusUpdate(Body):
     status: ContactStatus
 
 
+class AssignmentCreate(Body):
+    model_config = {
+        "json_schema_extra": {
+            "example": {"operator_id": 1},
+            "anyOf": [
+                {"required": ["operator_id"], "properties": {"operator_id": {"type": "integer"}}},
+                {"properties": {"force": {"const": False}}},
+            ],
+        }
+    }
+    operator_id: Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
+    force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
+
+    @model_validator(mode="after")
+    def _force_somebody(self) -> Self:
+        if self.force and self.operator_id is None:
+            raise PydanticCustomError("force", "force needs an operator_id")
+        return self
+
+
 class SourceRef(SQLModel):
     id: int
     name: str

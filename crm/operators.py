@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from sqlalchemy import func
-from sqlmodel import Field, Session, col, select
+from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.distribution import count_load
+from crm.distribution import Distributor, count_load
 from crm.errors import Conflict, NotFound, responses
 from crm.fields import IS_OPEN
 from crm.models import (
@@ -36,6 +36,12 @@ LOAD_OF_OPERATOR: Any = (
 
 class OperatorQuery(Page):
     is_active: bool | None = Field(default=None, description="Only active, or only inactive ones.")
+
+
+class ReleaseResult(SQLModel):
+    released: int = Field(description="Contacts taken from it: reassigned + pending.")
+    reassigned: int
+    pending: int
 
 
 def get_operator(session: Session, operator_id: int) -> Operator:
@@ -88,13 +94,30 @@ def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDet
 
 @router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
 async def update_operator(operator_id: PathId, body: OperatorUpdate, service: ServiceDep) -> OperatorDetail:
-    """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered."""
+    """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered.
+
+    Activated, or with a higher limit, it gets at once what waits for it.
+    """
 
     def work(session: Session) -> OperatorDetail:
         operator = get_operator(session, operator_id)
         operator.sqlmodel_update(body.model_dump(exclude_unset=True))
         session.flush()
+        Distributor(session.connection(), service.rng).hand_out_to(operator_id)
         return _detail(session, operator)
+
+    return await service.database.write(work)
+
+
+@router.post("/{operator_id}/release", summary="Release an operator", responses=responses(404))
+async def release_operator(operator_id: PathId, service: ServiceDep) -> ReleaseResult:
+    """Deactivates it, and draws its open contacts to others by weight, or returns them to their place in the queue."""
+
+    def work(session: Session) -> ReleaseResult:
+        get_operator(session, operator_id).is_active = False
+        session.flush()
+        reassigned, pending = Distributor(session.connection(), service.rng).release(operator_id)
+        return ReleaseResult(released=reassigned + pending, reassigned=reassigned, pending=pending)
 
     return await service.database.write(work)
 

@@ -1,13 +1,14 @@
 """Sources: the channels contacts come from, and the weight of each operator at each."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
-from sqlmodel import Field, Session, col, select
+from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.deps import Page, PathId, ServiceDep, SessionDep
+from crm.distribution import ENTRIES, Distributor, count_load
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.models import (
     Contact,
@@ -28,6 +29,20 @@ router = APIRouter(prefix="/sources", tags=["Sources"], responses=responses(503)
 
 class SourceQuery(Page):
     bot_id: str | None = Field(default=None, description="Only the source of this bot.")
+
+
+Reason = Literal["zero_weight", "inactive", "full"]
+
+
+class CandidatePublic(SQLModel):
+    operator_id: int
+    operator_name: str
+    weight: float
+    load: int
+    max_load: int
+    eligible: bool
+    reason: Reason | None = Field(description="Why it is not eligible.")
+    probability: float = Field(description="weight / sum of the weights of the eligible.")
 
 
 def get_source(session: Session, source_id: int) -> Source:
@@ -115,6 +130,38 @@ def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
     return _public(session, [get_source(session, source_id)])[0]
 
 
+@router.get("/{source_id}/candidates", summary="Who could get the next contact?", responses=responses(404))
+def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePublic]:
+    """Each operator of the source, and why not if not. An empty list: the source has no operators."""
+    get_source(session, source_id)
+    connection = session.connection()
+    seen = []
+    for entry in connection.execute(ENTRIES, {"source_id": source_id}):
+        load = count_load(connection, entry.operator_id)
+        reason: Reason | None = None
+        if entry.weight == 0:
+            reason = "zero_weight"
+        elif not entry.is_active:
+            reason = "inactive"
+        elif load >= entry.max_load:
+            reason = "full"
+        seen.append((entry, load, reason))
+    total = sum(entry.weight for entry, _, reason in seen if reason is None)
+    return [
+        CandidatePublic(
+            operator_id=entry.operator_id,
+            operator_name=entry.operator_name,
+            weight=entry.weight,
+            load=load,
+            max_load=entry.max_load,
+            eligible=reason is None,
+            reason=reason,
+            probability=0 if reason else ratio(entry.weight, total),
+        )
+        for entry, load, reason in seen
+    ]
+
+
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
 async def update_source(source_id: PathId, body: SourceUpdate, service: ServiceDep) -> SourcePublic:
     """Only what is sent changes; null removes the bot_id or the description."""
@@ -160,6 +207,7 @@ async def add_source_operator(
             )
         session.add(SourceOperator(source_id=source_id, **body.model_dump()))
         session.flush()
+        Distributor(session.connection(), service.rng).hand_out(source_id)
         return _entry_public(session, source_id, body.operator_id)
 
     return await service.database.write(work)
@@ -186,6 +234,7 @@ async def replace_source_operators(
         session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
         session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
         session.flush()
+        Distributor(session.connection(), service.rng).hand_out(source_id)
         return _public(session, [source])[0]
 
     return await service.database.write(work)
@@ -200,6 +249,7 @@ async def update_source_operator(
     def work(session: Session) -> SourceOperatorPublic:
         _get_entry(session, source_id, operator_id).weight = body.weight
         session.flush()
+        Distributor(session.connection(), service.rng).hand_out(source_id)
         return _entry_public(session, source_id, operator_id)
 
     return await service.database.write(work)
