@@ -13,7 +13,7 @@ from crm import distribution
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import Distributor
 from crm.errors import Conflict, NotFound, responses
-from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, Reason, utcnow
+from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, Claim, read_leads
 from crm.models import (
     Assignment,
@@ -147,8 +147,9 @@ def register(
         "closed_at": None,
     }
     contact_id = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]  # type: ignore[index]
-    reason: Reason = "distributed" if operator else "queued"
-    distribution.record(connection, contact_id, operator_id, reason, candidates, now)
+    reason = "distributed" if operator else "queued"
+    history = {"contact_id": contact_id, "operator_id": operator_id, "created_at": now}
+    distribution.record(connection, **history, reason=reason, candidates=candidates)
     source_ref = SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
     return ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
 

@@ -5,9 +5,8 @@ Everything here runs under the write lock, so that no other contact comes betwee
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from heapq import heapify, heappop, heappush
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import sqlalchemy
 from sqlalchemy import Connection, bindparam, exists, func, insert, update
@@ -81,7 +80,7 @@ def draw(
     count_load: the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
     Returns the entry drawn, or None when nobody is eligible, and what was seen of each (models.Candidate).
     """
-    seen = {entry.operator_id: _barred(entry, excluded) for entry in entries}
+    seen = {entry.operator_id: _unseen(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
     while candidates:
         [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
@@ -95,15 +94,15 @@ def draw(
     return None, list(seen.values())
 
 
-def _barred(entry: Entry, excluded: int | None) -> dict[str, Any]:
-    if entry.operator_id == excluded:
-        outcome = "excluded"
-    elif entry.weight == 0:
-        outcome = "zero_weight"
-    elif not entry.is_active:
-        outcome = "inactive"
-    else:
-        outcome = "not_drawn"
+def obstacle(entry: Entry) -> Literal["zero_weight", "inactive"] | None:
+    """Why the operator gets nothing from this source, whatever its load."""
+    if entry.weight == 0:
+        return "zero_weight"
+    return None if entry.is_active else "inactive"
+
+
+def _unseen(entry: Entry, excluded: int | None = None) -> dict[str, Any]:
+    outcome = "excluded" if entry.operator_id == excluded else obstacle(entry) or "not_drawn"
     return {"operator_id": entry.operator_id, "weight": entry.weight, "outcome": outcome}
 
 
@@ -120,25 +119,9 @@ def choose_operator(
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen
 
 
-def record(
-    connection: Connection,
-    contact_id: int,
-    operator_id: int | None,
-    reason: Reason,
-    candidates: list[dict[str, Any]],
-    now: datetime,
-) -> None:
-    """Appends to the contact's history."""
-    connection.execute(
-        ADD_ASSIGNMENT,
-        {
-            "contact_id": contact_id,
-            "operator_id": operator_id,
-            "reason": reason,
-            "candidates": candidates,
-            "created_at": now,
-        },
-    )
+def record(connection: Connection, **entry: Any) -> None:
+    """Appends to a contact's history; entry: the columns of Assignment."""
+    connection.execute(ADD_ASSIGNMENT, entry)
 
 
 class Distributor:
@@ -238,7 +221,7 @@ class Distributor:
 
     def _seen_by_hand(self, source_id: int, operator: Operator, load: int) -> list[dict[str, Any]]:
         """What a draw would have stored, had it drawn this operator; one who doesn't serve the source has weight 0."""
-        seen = {entry.operator_id: _barred(entry, None) for entry in self._read_entries(source_id)}
+        seen = {entry.operator_id: _unseen(entry) for entry in self._read_entries(source_id)}
         chosen = seen.setdefault(operator.id, {"operator_id": operator.id, "weight": 0})
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())
@@ -251,4 +234,11 @@ class Distributor:
             self._connection.execute(GIVE, {"contact": contact_id, "operator": operator_id, "now": self._now})
             if operator_id in self._loads:
                 self._loads[operator_id] += 1
-        record(self._connection, contact_id, operator_id, reason, seen, self._now)
+        record(
+            self._connection,
+            contact_id=contact_id,
+            operator_id=operator_id,
+            reason=reason,
+            candidates=seen,
+            created_at=self._now,
+        )

@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.distribution import ENTRIES, Distributor, count_load
+from crm.distribution import ENTRIES, Distributor, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.models import (
     Contact,
@@ -31,9 +31,6 @@ class SourceQuery(Page):
     bot_id: str | None = Field(default=None, description="Only the source of this bot.")
 
 
-Reason = Literal["zero_weight", "inactive", "full"]
-
-
 class CandidatePublic(SQLModel):
     operator_id: int
     operator_name: str
@@ -41,7 +38,7 @@ class CandidatePublic(SQLModel):
     load: int
     max_load: int
     eligible: bool
-    reason: Reason | None = Field(description="Why it is not eligible.")
+    reason: Literal["zero_weight", "inactive", "full"] | None = Field(description="Why it is not eligible.")
     probability: float = Field(description="weight / sum of the weights of the eligible.")
 
 
@@ -134,32 +131,16 @@ def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
 def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePublic]:
     """Each operator of the source, and why not if not. An empty list: the source has no operators."""
     get_source(session, source_id)
-    connection = session.connection()
-    seen = []
-    for entry in connection.execute(ENTRIES, {"source_id": source_id}):
-        load = count_load(connection, entry.operator_id)
-        reason: Reason | None = None
-        if entry.weight == 0:
-            reason = "zero_weight"
-        elif not entry.is_active:
-            reason = "inactive"
-        elif load >= entry.max_load:
-            reason = "full"
-        seen.append((entry, load, reason))
-    total = sum(entry.weight for entry, _, reason in seen if reason is None)
-    return [
-        CandidatePublic(
-            operator_id=entry.operator_id,
-            operator_name=entry.operator_name,
-            weight=entry.weight,
-            load=load,
-            max_load=entry.max_load,
-            eligible=reason is None,
-            reason=reason,
-            probability=0 if reason else ratio(entry.weight, total),
-        )
-        for entry, load, reason in seen
-    ]
+    answer = []
+    for entry in session.connection().execute(ENTRIES, {"source_id": source_id}):
+        load = count_load(session.connection(), entry.operator_id)
+        reason = obstacle(entry) or ("full" if load >= entry.max_load else None)
+        fields = {**entry._mapping, "load": load, "reason": reason, "eligible": reason is None, "probability": 0}
+        answer.append(CandidatePublic.model_validate(fields))
+    total = sum(candidate.weight for candidate in answer if candidate.eligible)
+    for candidate in answer:
+        candidate.probability = candidate.weight / total if candidate.eligible else 0
+    return answer
 
 
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
