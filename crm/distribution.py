@@ -3,9 +3,9 @@
 Everything here runs under the write lock, so that no other contact comes between a count and what follows from it.
 """
 
+import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import sqlalchemy
@@ -44,11 +44,11 @@ ENTRIES: Any = (
 )
 LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
 ADD_ASSIGNMENT = insert(Assignment)
-HEAD_OF_QUEUE = (
+QUEUE = (
     select(col(Contact.id), col(Contact.priority))
     .where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING)
     .order_by(col(Contact.priority).desc(), col(Contact.id))
-    .limit(1)
+    .limit(200)
 )
 HAS_QUEUE = exists().where(col(Contact.source_id) == col(Source.id), IS_PENDING)
 SOURCES_WITH_QUEUE = select(col(Source.id)).where(HAS_QUEUE)
@@ -188,23 +188,27 @@ class Distributor:
     def _from_queue(self, source_ids: Iterable[int]) -> int:
         """Highest priority first, then oldest. Room only shrinks meanwhile, so that a source for which nobody is
         eligible is done, and never holds up the others (design.md, "Queue")."""
-        heads = [head for source_id in source_ids for head in self._head(source_id)]
-        heapify(heads)
+        done: set[int] = set()
         assigned = 0
-        while heads:
-            _, contact_id, source_id = heappop(heads)
+        for _, contact_id, source_id in heapq.merge(*(self._queue(source_id, done) for source_id in source_ids)):
             drawn, seen = self._draw(source_id)
-            if drawn is not None:
+            if drawn is None:
+                done.add(source_id)
+            else:
                 self._give(contact_id, drawn.operator_id, "from_queue", seen)
                 assigned += 1
-                for head in self._head(source_id):
-                    heappush(heads, head)
         return assigned
 
-    def _head(self, source_id: int) -> list[tuple[int, int, int]]:
-        """What waits first at the source, if anything, in a form that sorts by the order of handing out."""
-        rows = self._connection.execute(HEAD_OF_QUEUE, {"source_id": source_id})
-        return [(-priority, contact_id, source_id) for contact_id, priority in rows]
+    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, int]]:
+        """What waits at a source, a page at a time, in a form that sorts by the order of handing out.
+
+        What was taken is no longer pending when the next page is read, so that each page is the first.
+        """
+        while page := self._connection.execute(QUEUE, {"source_id": source_id}).all():
+            for contact_id, priority in page:
+                if source_id in done:
+                    return
+                yield -priority, contact_id, source_id
 
     def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(source_id), self._load, self._rng, excluded)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import resource
 import sqlite3
 import threading
@@ -224,3 +225,75 @@ def test_what_waits_is_finished_when_the_service_is_asked_to_stop(path: Path) ->
     assert set(statuses) == {201}
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM contact").fetchone()[0] >= len(statuses)
+
+
+def test_the_rules_hold_after_2000_random_operations_at_once(path: Path) -> None:
+    """Over 16 connections and two processes. Limits are only raised, so that a load above one would be a fault."""
+    with serving(path, workers=2) as service:
+        sources = [int(service.call("POST", "/sources/", {"name": f"Source {n}"})["id"]) for n in range(3)]
+        for number in range(6):
+            service.call("POST", "/operators/", {"name": f"Operator {number}", "max_load": 3})
+        for source_id in sources:
+            entries = [{"operator_id": number, "weight": number % 3} for number in range(source_id, source_id + 4)]
+            service.call("PUT", f"/sources/{source_id}/operators", entries)
+        limits = [3] * 7
+        lock = threading.Lock()
+
+        def operate(seed: int) -> Counter[int]:
+            rng, statuses = random.Random(seed), Counter[int]()
+            with closing(service.connect()) as connection:
+                for number in range(125):
+                    operator_id, contact_id = rng.randint(1, 6), rng.randint(1, 800)
+                    kind = rng.choice(["register"] * 8 + ["close"] * 6 + ["start", "assign", "anyone", "release"])
+                    if kind == "register":
+                        body = {"source_id": rng.choice(sources), "lead_external_id": f"tg:{rng.randint(1, 50)}"}
+                        body |= {"priority": rng.choice([0, 0, 5]), "event_id": f"{seed}-{number}"}
+                        call: tuple[str, str, Any] = ("POST", "/contacts/", body)
+                    elif kind in ("close", "start"):
+                        status = {"close": "closed", "start": "in_progress"}[kind]
+                        call = ("PATCH", f"/contacts/{contact_id}/status", {"status": status})
+                    elif kind in ("assign", "anyone"):
+                        call = ("POST", f"/contacts/{contact_id}/assign", {"operator_id": operator_id})
+                        call = call if kind == "assign" else (*call[:2], {})
+                    elif rng.random() < 0.5:
+                        call = ("POST", f"/operators/{operator_id}/release", None)
+                    else:
+                        with lock:
+                            limits[operator_id] += 1
+                            change = {"is_active": True, "max_load": limits[operator_id]}
+                            statuses[service.request("PATCH", f"/operators/{operator_id}", change, connection)[0]] += 1
+                        continue
+                    statuses[service.request(*call, over=connection)[0]] += 1
+            return statuses
+
+        with ThreadPoolExecutor(16) as pool:
+            statuses = sum(pool.map(operate, range(16)), Counter[int]())
+        assert set(statuses) == {200, 201, 404, 409}
+        assert service.call("POST", "/contacts/distribute") == {
+            "assigned": 0,
+            "pending": service.call("GET", "/stats/")["pending"],
+        }
+        loads = {operator["id"]: operator["load"] for operator in service.call("GET", "/operators/")}
+        assert all(load <= limits[operator_id] for operator_id, load in loads.items())
+        for source_id in sources:
+            candidates = service.call("GET", f"/sources/{source_id}/candidates")
+            waiting = service.call("GET", f"/contacts/?order=queue&source_id={source_id}")
+            assert not (waiting and any(candidate["eligible"] for candidate in candidates))
+    check_file(path)
+    check_history(path)
+
+
+def check_history(path: Path) -> None:
+    """The newest entry of each contact names its operator, and the first with an operator is its assigned_at."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM contact").fetchone()[0] > 500
+        wrong = connection.execute(
+            "SELECT contact.id FROM contact JOIN assignment AS last ON last.id ="
+            " (SELECT max(id) FROM assignment WHERE contact_id = contact.id)"
+            " WHERE last.operator_id IS NOT contact.operator_id OR assigned_at IS NOT"
+            " (SELECT created_at FROM assignment WHERE contact_id = contact.id AND operator_id IS NOT NULL"
+            "  ORDER BY id LIMIT 1)"
+        ).fetchall()
+        assert wrong == []
+        without = "SELECT count(*) FROM contact WHERE id NOT IN (SELECT contact_id FROM assignment)"
+        assert connection.execute(without).fetchone() == (0,)

@@ -4,6 +4,7 @@ The model knows what the operators and weights are; who was drawn it takes from 
 allowed. The state of the contacts is read straight from the file, so that the service's own queries are not trusted.
 """
 
+import random
 import shutil
 import sqlite3
 import tempfile
@@ -50,7 +51,7 @@ class Queue(RuleBasedStateMachine):
                 pass
         self.folder = Path(tempfile.mkdtemp())
         shutil.copy(self.template, self.folder / "crm.db")
-        self.client = TestClient(create_app(settings_of(self.folder / "crm.db")))
+        self.client = TestClient(create_app(settings_of(self.folder / "crm.db"), random.Random(0)))
         self.client.__enter__()
         self.api = Api(self.client)
         self.file = sqlite3.connect(self.folder / "crm.db")
