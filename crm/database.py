@@ -72,7 +72,7 @@ class Database:
             parsed = make_url(url)
         except ArgumentError:
             raise StartupError("DATABASE_URL is not a database URL such as sqlite:///crm.db") from None
-        self.name = parsed.render_as_string(hide_password=True)
+        self.name = url if parsed.password is None else parsed.render_as_string()
         if parsed.get_backend_name() != "sqlite":
             raise StartupError(f"DATABASE_URL {self.name}: only sqlite:///FILE is supported")
         if not parsed.database or ":memory:" in url or "mode=memory" in url:
@@ -88,9 +88,9 @@ class Database:
         try:
             self._migrate()
         except CommandError as error:
-            raise StartupError(f"the database {self.name} is not one of this version: {error}") from error
+            raise StartupError(f"DATABASE_URL {self.name} is not one of this version: {error}") from error
         except DatabaseError as error:
-            raise StartupError(f"cannot open or write the database {self.name}: {error.orig}") from error
+            raise StartupError(f"DATABASE_URL {self.name} can't be opened or written: {error.orig}") from error
 
     async def stop(self) -> None:
         """Finishes the writes that wait, then closes."""

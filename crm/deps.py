@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
+from pydantic_core import PydanticCustomError
 from sqlmodel import Field, Session, SQLModel
 
 from crm.database import Database
@@ -44,12 +45,12 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("is out of range in UTC") from None
+        raise PydanticCustomError("time", "is out of range in UTC") from None
 
 
 def _iso_8601(text: object) -> object:
     if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(text)):  # else pydantic takes numbers for seconds since 1970
-        raise ValueError("must be a time in ISO 8601, such as 2026-01-31T09:00:00Z")
+        raise PydanticCustomError("time", "must be a time in ISO 8601, such as 2026-01-31T09:00:00Z")
     return text
 
 

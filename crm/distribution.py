@@ -238,11 +238,5 @@ class Distributor:
             self._connection.execute(GIVE, {"contact": contact_id, "operator": operator_id, "now": self._now})
             if operator_id in self._loads:
                 self._loads[operator_id] += 1
-        record(
-            self._connection,
-            contact_id=contact_id,
-            operator_id=operator_id,
-            reason=reason,
-            candidates=seen,
-            created_at=self._now,
-        )
+        history = {"contact_id": contact_id, "operator_id": operator_id, "created_at": self._now}
+        record(self._connection, **history, reason=reason, candidates=seen)

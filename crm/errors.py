@@ -40,7 +40,7 @@ class NotFound(DomainError):
     status_code = 404
 
     def __init__(self, what: str, key: object) -> None:
-        super().__init__(f"{what} {key} not found")
+        super().__init__(f"{what} {key!r} not found")
 
 
 class Conflict(DomainError):
@@ -82,7 +82,7 @@ def add_handlers(app: FastAPI) -> None:
         """FastAPI's own list without `input` and `ctx`: they may not be expressible in JSON (NaN, a lone surrogate)."""
         problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
         if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
-            problems[0]["msg"] += "; send the header Content-Type: application/json"
+            problems[0]["msg"] = "send the body as JSON, with the header Content-Type: application/json"
         return _answer(422, problems)
 
     @app.exception_handler(HTTPException)

@@ -80,32 +80,15 @@ def where(predicate: Any) -> dict[str, Any]:
 Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(_whole)]
 MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole)]
 Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
-Name = Annotated[str, StringConstraints(max_length=100), AfterValidator(_trimmed), _string(100, NOT_BLANK)]
-LeadName = Annotated[str, StringConstraints(max_length=255), AfterValidator(_trimmed), _string(255, NOT_BLANK)]
+ANY, TRIMMED, OR_INTEGER = AfterValidator(_without_nul), AfterValidator(_trimmed), BeforeValidator(_text_of_integer)
+Name = Annotated[str, StringConstraints(max_length=100), TRIMMED, _string(100, NOT_BLANK)]
+LeadName = Annotated[str, StringConstraints(max_length=255), TRIMMED, _string(255, NOT_BLANK)]
 # What bots call things: JSON strings or integers (Telegram's ids are integers), trimmed, kept as text.
-BotId = Annotated[
-    str,
-    StringConstraints(max_length=100),
-    AfterValidator(_trimmed),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(100, NOT_BLANK),
-]
-Key = Annotated[
-    str,
-    StringConstraints(max_length=255),
-    AfterValidator(_trimmed),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(255, NOT_BLANK),
-]
+BotId = Annotated[str, StringConstraints(max_length=100), TRIMMED, OR_INTEGER, _string_or_integer(100, NOT_BLANK)]
+Key = Annotated[str, StringConstraints(max_length=255), TRIMMED, OR_INTEGER, _string_or_integer(255, NOT_BLANK)]
 # Identifiers as they come: what is blank or does not normalise is no error but a note (design.md, "Lead identity").
-ExternalId = Annotated[
-    str,
-    StringConstraints(max_length=255),
-    AfterValidator(_without_nul),
-    BeforeValidator(_text_of_integer),
-    _string_or_integer(255, NO_NUL),
-]
-ShortText = Annotated[str, StringConstraints(max_length=255), AfterValidator(_without_nul), _string(255, NO_NUL)]
-Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_without_nul), _string(1000, NO_NUL)]
-Message = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul), _string(10_000, NO_NUL)]
+ExternalId = Annotated[str, StringConstraints(max_length=255), ANY, OR_INTEGER, _string_or_integer(255, NO_NUL)]
+ShortText = Annotated[str, StringConstraints(max_length=255), ANY, _string(255, NO_NUL)]
+Description = Annotated[str, StringConstraints(max_length=1000), ANY, _string(1000, NO_NUL)]
+Message = Annotated[str, StringConstraints(max_length=10_000), ANY, _string(10_000, NO_NUL)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

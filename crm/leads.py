@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import WithJsonSchema
 from sqlalchemy import delete, func, literal_column, union
 from sqlmodel import Field, Session, col, select, tuple_
 
@@ -10,11 +11,32 @@ from crm.contacts import CONTACTS, read_contacts
 from crm.database import contains
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
-from crm.fields import Id, IdentifierKind, within_64_bits
+from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import add_identifiers, normalise, read_leads
-from crm.models import Contact, ContactPublic, Lead, LeadDetail, LeadIdentifier, LeadListed, LeadPublic, LeadUpdate
+from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
 
 router = APIRouter(prefix="/leads", tags=["Leads"], responses=responses(503))
+
+
+class LeadUpdate(Input):
+    model_config = {"json_schema_extra": {"example": {"name": "Ivan Petrov", "phones": ["+7 999 123-45-67"]}}}
+    name: LeadName | None = None
+    external_ids: list[Key] = Field(default=None, max_length=100)
+    phones: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "phone"})]] = Field(
+        default=None, max_length=100
+    )
+    emails: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "email"})]] = Field(
+        default=None, max_length=100
+    )
+
+
+class LeadListed(LeadPublic):
+    contacts_count: int
+
+
+class LeadDetail(LeadListed):
+    contacts: list[ContactPublic] = Field(description="The newest 100.")
+
 
 # The field of LeadUpdate for each kind.
 FIELDS: dict[IdentifierKind, str] = {"external_id": "external_ids", "phone": "phones", "email": "emails"}

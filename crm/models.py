@@ -5,9 +5,9 @@ Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone su
 """
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import WithJsonSchema, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
@@ -25,7 +25,6 @@ from crm.fields import (
     Id,
     IdentifierKind,
     Key,
-    LeadName,
     MaxLoad,
     Message,
     Name,
@@ -33,7 +32,6 @@ from crm.fields import (
     Priority,
     Reason,
     ShortText,
-    Weight,
     one_of,
     utcnow,
     where,
@@ -48,7 +46,7 @@ SQLModel.metadata.naming_convention = {
 }
 
 
-class Body(SQLModel):
+class Input(SQLModel):
     """What every request body is: strict, and without unknown fields."""
 
     model_config = {"extra": "forbid", "strict": True}
@@ -86,32 +84,6 @@ class Operator(OperatorBase, Row, table=True):
     )
 
 
-class OperatorCreate(OperatorBase, Body):
-    model_config = {"json_schema_extra": {"example": {"name": "Anna", "max_load": 20}}}
-
-
-class OperatorUpdate(Body):
-    # The default is never used (only fields that were sent count); it makes them omittable but not nullable.
-    model_config = {"json_schema_extra": {"example": {"max_load": 30}}}
-    name: Name = Field(default=None)
-    is_active: bool = Field(default=None)
-    max_load: MaxLoad = Field(default=None)
-
-
-class OperatorPublic(OperatorBase, Record):
-    load: int = Field(description="Contacts that are new or in progress, over all sources.")
-
-
-class OperatorSource(SQLModel):
-    source_id: int
-    source_name: str
-    weight: float
-
-
-class OperatorDetail(OperatorPublic):
-    sources: list[OperatorSource]
-
-
 # --- sources and weights --------------------------------------------------------------------------------------------
 
 
@@ -134,17 +106,6 @@ class Source(SourceBase, Row, table=True):
     )
 
 
-class SourceCreate(SourceBase, Body):
-    model_config = {"json_schema_extra": {"example": {"name": "Telegram shop", "bot_id": "shop_bot"}}}
-
-
-class SourceUpdate(Body):
-    model_config = {"json_schema_extra": {"example": {"description": "Orders and returns"}}}
-    name: Name = Field(default=None)
-    bot_id: BotId | None = None
-    description: Description | None = None
-
-
 class SourceOperator(SQLModel, table=True):
     __tablename__ = "source_operator"
     __table_args__ = (
@@ -155,28 +116,6 @@ class SourceOperator(SQLModel, table=True):
     source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
     operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
     weight: float
-
-
-class SourceOperatorCreate(Body):
-    model_config = {"json_schema_extra": {"example": {"operator_id": 1, "weight": 10}}}
-    operator_id: Id
-    weight: Weight = Field(default=1, description="Relative: 10 beside 30 means 25 %. 0 gets nothing.")
-
-
-class SourceOperatorUpdate(Body):
-    model_config = {"json_schema_extra": {"example": {"weight": 30}}}
-    weight: Weight
-
-
-class SourceOperatorPublic(SQLModel):
-    operator_id: int
-    operator_name: str
-    weight: float
-    share: float = Field(description="weight / sum of the weights of all operators of the source, active or not.")
-
-
-class SourcePublic(SourceBase, Record):
-    operators: list[SourceOperatorPublic]
 
 
 # --- leads ----------------------------------------------------------------------------------------------------------
@@ -201,27 +140,11 @@ class LeadIdentifier(SQLModel, table=True):
     lead_id: int = Field(foreign_key="lead.id", ondelete="CASCADE", sa_type=BIG)
 
 
-class LeadUpdate(Body):
-    model_config = {"json_schema_extra": {"example": {"name": "Ivan Petrov", "phones": ["+7 999 123-45-67"]}}}
-    name: LeadName | None = None
-    external_ids: list[Key] = Field(default=None, max_length=100)
-    phones: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "phone"})]] = Field(
-        default=None, max_length=100
-    )
-    emails: list[Annotated[ShortText, WithJsonSchema({"type": "string", "format": "email"})]] = Field(
-        default=None, max_length=100
-    )
-
-
 class LeadPublic(Record):
     name: str | None
     external_ids: list[str]
     phones: list[str] = Field(description="In E.164.")
     emails: list[str] = Field(description="In lower case.")
-
-
-class LeadListed(LeadPublic):
-    contacts_count: int
 
 
 # --- contacts and their history -------------------------------------------------------------------------------------
@@ -275,7 +198,7 @@ class Contact(ContactRecord, Row, table=True):
     )
 
 
-class ContactCreate(ContactBase, Body):
+class ContactCreate(ContactBase, Input):
     """Exactly one of source_id and source_bot_id, and at least one usable identifier of the lead."""
 
     model_config = {
@@ -314,12 +237,12 @@ class ContactCreate(ContactBase, Body):
         return self
 
 
-class StatusUpdate(Body):
+class StatusUpdate(Input):
     model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
     status: ContactStatus
 
 
-class AssignmentCreate(Body):
+class AssignmentCreate(Input):
     model_config = {
         "json_schema_extra": {
             "example": {"operator_id": 1},
@@ -354,10 +277,6 @@ class ContactPublic(ContactRecord, Record):
     lead: LeadPublic
     source: SourceRef
     operator: OperatorRef | None
-
-
-class LeadDetail(LeadListed):
-    contacts: list[ContactPublic] = Field(description="The newest 100.")
 
 
 class Candidate(SQLModel):

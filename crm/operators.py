@@ -9,21 +9,37 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import Distributor, count_load
 from crm.errors import Conflict, NotFound, responses
-from crm.fields import IS_OPEN
-from crm.models import (
-    Assignment,
-    Contact,
-    Operator,
-    OperatorCreate,
-    OperatorDetail,
-    OperatorPublic,
-    OperatorSource,
-    OperatorUpdate,
-    Source,
-    SourceOperator,
-)
+from crm.fields import IS_OPEN, MaxLoad, Name
+from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
 
 router = APIRouter(prefix="/operators", tags=["Operators"], responses=responses(503))
+
+
+class OperatorCreate(OperatorBase, Input):
+    model_config = {"json_schema_extra": {"example": {"name": "Anna", "max_load": 20}}}
+
+
+class OperatorUpdate(Input):
+    # The default is never used (only fields that were sent count); it makes them omittable but not nullable.
+    model_config = {"json_schema_extra": {"example": {"max_load": 30}}}
+    name: Name = Field(default=None)
+    is_active: bool = Field(default=None)
+    max_load: MaxLoad = Field(default=None)
+
+
+class OperatorPublic(OperatorBase, Record):
+    load: int = Field(description="Contacts that are new or in progress, over all sources.")
+
+
+class OperatorSource(SQLModel):
+    source_id: int
+    source_name: str
+    weight: float
+
+
+class OperatorDetail(OperatorPublic):
+    sources: list[OperatorSource]
+
 
 LOAD_OF_OPERATOR: Any = (
     select(func.count())

@@ -2,6 +2,7 @@
 
 import phonenumbers
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,5 +21,5 @@ class Settings(BaseSettings):
     @classmethod
     def _known_region(cls, region: str) -> str:
         if region.upper() not in phonenumbers.SUPPORTED_REGIONS:
-            raise ValueError("must be a two-letter region such as RU or DE")
+            raise PydanticCustomError("region", "must be a two-letter region such as RU or DE")
         return region.upper()

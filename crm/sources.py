@@ -10,21 +10,44 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import ENTRIES, Distributor, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses
-from crm.models import (
-    Contact,
-    Operator,
-    Source,
-    SourceCreate,
-    SourceOperator,
-    SourceOperatorCreate,
-    SourceOperatorPublic,
-    SourceOperatorUpdate,
-    SourcePublic,
-    SourceUpdate,
-)
+from crm.fields import BotId, Description, Id, Name, Weight
+from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
 from crm.operators import get_operator
 
 router = APIRouter(prefix="/sources", tags=["Sources"], responses=responses(503))
+
+
+class SourceCreate(SourceBase, Input):
+    model_config = {"json_schema_extra": {"example": {"name": "Telegram shop", "bot_id": "shop_bot"}}}
+
+
+class SourceUpdate(Input):
+    model_config = {"json_schema_extra": {"example": {"description": "Orders and returns"}}}
+    name: Name = Field(default=None)
+    bot_id: BotId | None = None
+    description: Description | None = None
+
+
+class SourceOperatorCreate(Input):
+    model_config = {"json_schema_extra": {"example": {"operator_id": 1, "weight": 10}}}
+    operator_id: Id
+    weight: Weight = Field(default=1, description="Relative: 10 beside 30 means 25 %. 0 gets nothing.")
+
+
+class SourceOperatorUpdate(Input):
+    model_config = {"json_schema_extra": {"example": {"weight": 30}}}
+    weight: Weight
+
+
+class SourceOperatorPublic(SQLModel):
+    operator_id: int
+    operator_name: str
+    weight: float
+    share: float = Field(description="weight / sum of the weights of all operators of the source, active or not.")
+
+
+class SourcePublic(SourceBase, Record):
+    operators: list[SourceOperatorPublic]
 
 
 class SourceQuery(Page):
@@ -85,7 +108,7 @@ def _entry_public(session: Session, source_id: int, operator_id: int) -> SourceO
 def _get_entry(session: Session, source_id: int, operator_id: int) -> SourceOperator:
     entry = session.get(SourceOperator, (get_source(session, source_id).id, operator_id))
     if entry is None:
-        raise NotFound("operator", f"{operator_id} at source {source_id}")
+        raise NotFound(f"source {source_id}: operator", operator_id)
     return entry
 
 
