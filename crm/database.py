@@ -7,9 +7,9 @@ Other processes on the same file are kept apart by BEGIN IMMEDIATE. Readers see 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,7 +48,12 @@ def seconds_between(later: Any, earlier: Any) -> Any:
 def _engine(url: str, busy_timeout: float, pool_size: int, *pragmas: str) -> Engine:
     # AUTOCOMMIT: each BEGIN is ours. SQLAlchemy's begin event could send them too, but listening slows every statement.
     engine = create_engine(
-        url, connect_args={"timeout": busy_timeout}, pool_size=pool_size, max_overflow=0, isolation_level="AUTOCOMMIT"
+        url,
+        connect_args={"timeout": busy_timeout},
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=busy_timeout,
     )
 
     @event.listens_for(engine, "connect")
@@ -78,7 +83,9 @@ class Database:
         if not parsed.database or ":memory:" in url or "mode=memory" in url:
             raise StartupError(f"DATABASE_URL {self.name}: a database in memory would lose contacts, name a file")
         self._readers = _engine(url, busy_timeout, READERS, "query_only=ON")
+        event.listen(self._readers, "checkout", lambda connection, *_: connection.execute("BEGIN"))
         self._writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "cache_size=-32000")
+        self._free_readers = asyncio.Semaphore(READERS)
         self._jobs: list[_Job] = []
         self._task: asyncio.Task[None] | None = None  # works while jobs wait
         self._thread = ThreadPoolExecutor(1, "writer")
@@ -100,12 +107,15 @@ class Database:
         self._readers.dispose()
         self._writer.dispose()
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session on one snapshot of the database; anything it tries to write fails."""
-        with self._readers.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            yield Session(connection)
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Session]:
+        """A session that sees one snapshot from its first statement on; what it tries to write fails.
+
+        Whoever finds no connection waits here: in a thread it would keep those from finishing that have one.
+        """
+        async with self._free_readers:
+            with Session(self._readers) as session:
+                yield session
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Runs `work` in the writer and returns its result once that is on the disk.

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -32,8 +32,8 @@ async def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def get_session(service: ServiceDep) -> Iterator[Session]:
-    with service.database.read() as session:
+async def get_session(service: ServiceDep) -> AsyncIterator[Session]:
+    async with service.database.read() as session:
         yield session
 
 

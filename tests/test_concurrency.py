@@ -188,6 +188,20 @@ def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path
     check_file(path)
 
 
+def test_more_readers_at_once_than_threads_or_connections_are_all_served(path: Path) -> None:
+    with serving(path) as service, ThreadPoolExecutor(100) as pool:
+        add_source(service, operators=5, max_load=10)
+
+        def read(_: int) -> set[int]:
+            with closing(service.connect()) as connection:
+                calls = ("/operators/", "/stats/", "/sources/1", "/contacts/", "/health")
+                return {service.request("GET", call, over=connection)[0] for call in calls}
+
+        begin = time.monotonic()
+        assert set().union(*pool.map(read, range(100))) == {200}
+        assert time.monotonic() - begin < 20  # takes 1; waiting for one another took the pool's time-out
+
+
 def test_several_processes_may_make_the_same_new_database_at_once(path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         services = list(pool.map(lambda _: Service(path), range(4)))
