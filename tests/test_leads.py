@@ -1,0 +1,140 @@
+"""Leads over the API: finding and correcting them."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.conftest import Api
+
+
+@pytest.fixture
+def leads(api: Api) -> Api:
+    """1: Ivan with everything, 2: Анна with a phone, 3: nameless with an odd id."""
+    everything = {"lead_external_id": "tg:1001", "lead_phone": "89991234567", "lead_email": "Ivan@Example.com"}
+    source_id = api.source()
+    for lead in (
+        {**everything, "lead_name": "Ivan Petrov"},
+        {"lead_phone": "8 916 000-00-01", "lead_name": "Анна Ёлкина"},
+        {"lead_external_id": "x*[?]^%_]-'\"z"},
+    ):
+        api.post("/contacts/", {"source_id": source_id, **lead})
+    return api
+
+
+def ids(api: Api, query: str) -> list[int]:
+    return [lead["id"] for lead in api.get(f"/leads/{query}")]
+
+
+def test_the_list_is_by_id_with_identifiers_and_count_and_pages(leads: Api) -> None:
+    leads.post("/contacts/", {"source_id": 1, "lead_external_id": "tg:1001"})
+    first = leads.get("/leads/")[0]
+    assert (first["name"], first["contacts_count"]) == ("Ivan Petrov", 2)
+    assert (first["external_ids"], first["phones"]) == (["tg:1001"], ["+79991234567"])
+    assert first["emails"] == ["ivan@example.com"]
+    assert ids(leads, "") == [1, 2, 3]
+    assert ids(leads, "?skip=1&limit=1") == [2]
+    assert ids(leads, "?after_id=1&limit=1") == [2]
+    assert ids(leads, "?after_id=99999999999999999999") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("external_id=tg:1001", [1]),
+        ("external_id=%20tg:1001%20", [1]),
+        ("external_id=TG:1001", []),
+        ("phone=8(999)123-45-67", [1]),
+        ("phone=%2B79991234567", [1]),
+        ("phone=no%20number", []),
+        ("email=IVAN@example.COM", [1]),
+        ("email=ivan", []),
+        ("phone=89160000001&email=ivan@example.com", []),
+        ("phone=89991234567&email=ivan@example.com&external_id=tg:1001&q=petrov", [1]),
+    ],
+)
+def test_an_identifier_finds_exactly_its_lead(leads: Api, query: str, found: list[int]) -> None:
+    assert ids(leads, f"?{query}") == found
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("ivan", [1]),
+        ("PETROV", [1]),
+        ("example", [1]),
+        ("1001", [1]),
+        ("+7", [1, 2]),
+        ("анна", [2]),
+        ("ЁЛК", [2]),
+        ("ёЛкИн", [2]),
+        ("X*[?]^%_]-'\"Z", [3]),
+        ("*", [3]),
+        ("?", [3]),
+        ("[", [3]),
+        ("]", [3]),
+        ("^", [3]),
+        ("%", [3]),
+        ("_", [3]),
+        ("n P", [1]),
+        ("a-z", []),
+        ("nowhere", []),
+    ],
+)
+def test_q_finds_a_part_of_name_or_identifier_in_any_case(leads: Api, part: str, found: list[int]) -> None:
+    assert ids(leads, f"?q={quote(part, safe='')}") == found
+
+
+def test_q_pages_too(leads: Api) -> None:
+    assert ids(leads, "?q=e&limit=1") == [1]
+    assert ids(leads, "?q=%2B7&limit=1&skip=1") == [2]
+    assert ids(leads, "?q=%2B7&limit=1&after_id=1") == [2]
+
+
+def test_a_lead_shows_its_newest_100_contacts_and_lists_all(api: Api) -> None:
+    source_id = api.source()
+    newest_first = [api.contact(source_id)["id"] for _ in range(103)][::-1]
+    lead = api.get("/leads/1")
+    assert lead["contacts_count"] == 103
+    assert [contact["id"] for contact in lead["contacts"]] == newest_first[:100]
+    page = api.get(f"/leads/1/contacts?before_id={newest_first[99]}")
+    assert [contact["id"] for contact in page] == newest_first[100:]
+    assert [contact["id"] for contact in api.get("/leads/1/contacts?skip=1&limit=2")] == newest_first[1:3]
+
+
+def test_a_name_can_be_changed_and_cleared(leads: Api) -> None:
+    assert leads.patch("/leads/1", {"name": " Pyotr "})["name"] == "Pyotr"
+    assert leads.patch("/leads/1", {})["name"] == "Pyotr"
+    assert leads.patch("/leads/1", {"name": None})["name"] is None
+
+
+def test_a_list_replaces_all_identifiers_of_its_kind_and_frees_the_old(leads: Api) -> None:
+    lead = leads.patch("/leads/1", {"phones": ["8 999 765-43-21", "+7 999 765 43 21", "8 916 000-00-02"]})
+    assert lead["phones"] == ["+79160000002", "+79997654321"]
+    assert (lead["external_ids"], lead["emails"]) == (["tg:1001"], ["ivan@example.com"])
+    contact = leads.post("/contacts/", {"source_id": 1, "lead_phone": "89991234567"})
+    assert contact["lead_id"] == 4
+    assert leads.patch("/leads/1", {"phones": [], "external_ids": [5, " x "]})["external_ids"] == ["5", "x"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"phones": ["8 916 000-00-01"]}, 409, "phone '+79160000001' belongs to lead 2"),
+        ({"external_ids": [], "phones": [], "emails": []}, 409, "lead 1 would be left without an identifier"),
+        ({"phones": ["89991234567", "12345"]}, 422, "['body', 'phones', 1]"),
+        ({"emails": ["nobody"]}, 422, "['body', 'emails', 0]"),
+        ({"external_ids": [" "]}, 422, "['body', 'external_ids', 0]"),
+        ({"phones": None}, 422, "['body', 'phones']"),
+        ({"phones": "89991234567"}, 422, "['body', 'phones']"),
+        ({"name": "  "}, 422, "['body', 'name']"),
+        ({"name": "x" * 256}, 422, "['body', 'name']"),
+        ({"nickname": "x"}, 422, "['body', 'nickname']"),
+    ],
+)
+def test_what_cannot_be_done_says_why_and_changes_nothing(
+    leads: Api, body: dict[str, Any], status: int, words: str
+) -> None:
+    before = leads.get("/leads/1")
+    assert words in str(leads.patch("/leads/1", {"name": "New", **body}, expect=status)["detail"])
+    assert leads.get("/leads/1") == before

@@ -1,0 +1,142 @@
+"""Statistics over the API: design.md, "Statistics"."""
+
+from urllib.parse import quote
+
+from tests.conftest import Api
+
+NOTHING = {"pending": 0, "new": 0, "in_progress": 0, "closed": 0}
+
+
+def test_an_empty_service_divides_nothing_by_nothing(api: Api) -> None:
+    assert api.get("/stats/") == {
+        "contacts": 0,
+        "leads": 0,
+        "operators": 0,
+        "active_operators": 0,
+        "load": 0,
+        "capacity": 0,
+        "utilization": 0,
+        "pending": 0,
+        "unassigned_share": 0,
+        "oldest_pending_seconds": None,
+        "mean_assign_seconds": None,
+    }
+    assert api.get("/stats/operators") == api.get("/stats/sources") == []
+    source_id = api.source(weights={api.operator(max_load=0): 0})
+    [row] = api.get(f"/stats/sources/{source_id}")["operators"]
+    assert (row["target_share"], row["actual_share"]) == (0, 0)
+    assert api.get("/operators/1/stats")["utilization"] == 0
+
+
+def test_the_totals_count_load_of_all_but_capacity_of_the_active(api: Api) -> None:
+    anna, boris = api.operator("Anna", max_load=4), api.operator("Boris", max_load=6)
+    shop, nobody = api.source("Shop", {anna: 1}), api.source("Nobody")
+    api.close(api.contact(shop, "tg:1")["id"])
+    api.contact(shop, "tg:1")
+    api.put(f"/sources/{shop}/operators", [{"operator_id": boris, "weight": 1}])
+    api.contact(shop, "tg:2")
+    api.patch(f"/operators/{boris}", {"is_active": False})
+    waiting = api.contact(nobody, "tg:3")
+    api.close(api.contact(nobody, "tg:3")["id"])
+    stats = api.get("/stats/")
+    assert 0 <= stats.pop("oldest_pending_seconds") < 60
+    assert stats == {
+        "contacts": 5,
+        "leads": 3,
+        "operators": 2,
+        "active_operators": 1,
+        "load": 2,
+        "capacity": 4,
+        "utilization": 0.25,
+        "pending": 1,
+        "unassigned_share": 0.4,
+        "mean_assign_seconds": 0,
+    }
+    api.post(f"/contacts/{waiting['id']}/assign", {"operator_id": anna}, expect=200)
+    after = api.get("/stats/")
+    assert 0 < after["mean_assign_seconds"] < 60
+    assert after["oldest_pending_seconds"] is None
+
+
+def test_the_mean_wait_is_over_all_that_were_ever_assigned(api: Api) -> None:
+    """A contact that went back to the queue keeps its first assignment."""
+    anna = api.operator(max_load=0)
+    source_id = api.source(weights={anna: 1})
+    waited = api.contact(source_id)["id"]
+    api.patch(f"/operators/{anna}", {"max_load": 2})
+    api.contact(source_id)
+    api.post(f"/operators/{anna}/release", expect=200)
+    api.contact(source_id)
+    contact = api.get(f"/contacts/{waited}")
+    [seconds] = {api.get("/stats/")["mean_assign_seconds"]}
+    assert contact["status"] == "pending"
+    assert 0 < seconds < 30
+    assert api.get(f"/stats/?since={quote(contact['assigned_at'])}")["mean_assign_seconds"] == 0
+
+
+def test_an_operator_counts_its_contacts_by_status(api: Api) -> None:
+    anna = api.operator("Anna", max_load=4)
+    api.operator("Boris", is_active=False)
+    source_id = api.source(weights={anna: 1})
+    contacts = [api.contact(source_id)["id"] for _ in range(4)]
+    api.patch(f"/contacts/{contacts[0]}/status", {"status": "in_progress"})
+    api.close(contacts[1])
+    row = {
+        "operator_id": anna,
+        "operator_name": "Anna",
+        "is_active": True,
+        "max_load": 4,
+        "load": 3,
+        "available": 1,
+        "utilization": 0.75,
+        "total_contacts": 4,
+        "by_status": {"pending": 0, "new": 2, "in_progress": 1, "closed": 1},
+    }
+    assert api.get("/stats/operators")[0] == api.get(f"/operators/{anna}/stats") == row
+    assert api.get("/stats/operators")[1]["by_status"] == NOTHING
+    api.patch(f"/operators/{anna}", {"max_load": 1})
+    overloaded = api.get(f"/operators/{anna}/stats")
+    assert (overloaded["available"], overloaded["utilization"]) == (0, 3)
+
+
+def test_a_source_shows_how_far_shares_follow_the_weights(api: Api) -> None:
+    anna, boris, clara = api.operator("Anna", max_load=1), api.operator("Boris"), api.operator("Clara")
+    source_id = api.source(weights={clara: 1})
+    api.contact(source_id)
+    entries = [{"operator_id": anna, "weight": 30}, {"operator_id": boris, "weight": 10}]
+    api.put(f"/sources/{source_id}/operators", entries)
+    while api.get(f"/operators/{anna}")["load"] == 0:  # she is drawn with 75 %
+        api.contact(source_id)
+    api.patch(f"/operators/{boris}", {"is_active": False})
+    api.contact(source_id)
+    stats = api.get(f"/stats/sources/{source_id}")
+    total = stats["total_contacts"]
+    assert (stats["source_name"], stats["pending"], stats["unassigned_share"]) == ("Shop", 1, 1 / total)
+    rows = {row["operator_id"]: (row["weight"], row["target_share"], row["contacts"]) for row in stats["operators"]}
+    assert rows == {anna: (30, 0.75, 1), boris: (10, 0.25, total - 3), clara: (0, 0, 1)}
+    assert [row["actual_share"] for row in stats["operators"]] == [row[2] / (total - 1) for row in rows.values()]
+    assert api.get("/stats/sources") == [stats]
+
+
+def test_since_and_until_are_half_open_on_creation_and_leave_the_present_alone(api: Api) -> None:
+    anna = api.operator()
+    served, nobody = api.source("Served", {anna: 1}), api.source("Nobody")
+    first, second, third = api.contact(served, "tg:1"), api.contact(served, "tg:2"), api.contact(nobody, "tg:3")
+    since, until = quote(second["created_at"]), quote(third["created_at"])
+    for query, contacts in (
+        ("", 3),
+        (f"?since={since}", 2),
+        (f"?until={since}", 1),
+        (f"?since={since}&until={until}", 1),
+        (f"?since={since}&until={since}", 0),
+        (f"?since={until.replace('Z', '%2B00:00')}", 1),
+    ):
+        stats = api.get(f"/stats/{query}")
+        assert (stats["contacts"], stats["leads"]) == (contacts, contacts), query
+        assert (stats["load"], stats["pending"], stats["operators"]) == (2, 1, 1)
+    [row] = api.get(f"/stats/operators?until={since}")
+    assert (row["total_contacts"], row["by_status"]["new"], row["load"]) == (1, 1, 2)
+    assert api.get(f"/operators/{anna}/stats?until={since}") == row
+    rows = api.get(f"/stats/sources?until={quote(first['created_at'])}")
+    assert [(row["total_contacts"], row["pending"]) for row in rows] == [(0, 0), (0, 1)]
+    assert api.get(f"/stats/sources/{nobody}?since={until}")["unassigned_share"] == 1
