@@ -115,5 +115,5 @@ def _allowed_methods(request: Request) -> str:
 
 def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
-    body = json.dumps({"detail": detail}, ensure_ascii=True)
+    body = json.dumps({"detail": detail}, ensure_ascii=True, separators=(",", ":"))
     return Response(body, status_code, headers, media_type="application/json")
