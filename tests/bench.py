@@ -230,6 +230,7 @@ def measure(label: str, service: Service, path: Path, seconds: int, bare_result:
     with closing_contacts(path):
         wrk(service.port, 2)
         result = wrk(service.port, seconds)
+    service.connection.close()  # it idled too long; the next call opens it again
     report(label, result, bare_result, service)
     return result
 

@@ -75,7 +75,8 @@ class Service:
     def kill(self) -> None:
         """`kill -9` of the process and its workers."""
         self.connection.close()
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
 
