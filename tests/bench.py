@@ -7,6 +7,7 @@ the same run the same is measured on a bare endpoint that validates and answers 
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -172,6 +173,7 @@ def add_history(path: Path, contacts: int) -> None:
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
+    os.sync()  # else the system writes all this to the disk during the measurement
 
 
 def calls(half: int) -> list[str]:
