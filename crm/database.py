@@ -90,10 +90,10 @@ class Database:
         self._task: asyncio.Task[None] | None = None  # works while jobs wait
         self._thread = ThreadPoolExecutor(1, "writer")
 
-    def start(self) -> None:
-        """Brings the schema up to date and begins to take writes; raises StartupError."""
+    def start(self, then: Callable[[Connection], object]) -> None:
+        """Brings the schema up to date and, in the same transaction, does `then`; raises StartupError."""
         try:
-            self._migrate()
+            self._migrate(then)
         except CommandError as error:
             raise StartupError(f"DATABASE_URL {self.name} is not one of this version: {error}") from error
         except DatabaseError as error:
@@ -146,7 +146,7 @@ class Database:
             self._task = loop.create_task(self._write_jobs())
         return future
 
-    def _migrate(self) -> None:
+    def _migrate(self, then: Callable[[Connection], object]) -> None:
         config = Config()
         config.set_main_option("script_location", "crm:migrations")
         with self._writer.connect() as connection:
@@ -155,6 +155,7 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            then(connection)
             connection.exec_driver_sql("COMMIT")
         self._writer.dispose()
 

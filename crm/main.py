@@ -77,9 +77,8 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         config = settings or _load_settings()
         database = Database(config.database_url, config.busy_timeout)
         app.state.service = Service(config, database, rng or random.Random())
-        database.start()
-        # What an older version left waiting.
-        await database.execute(lambda connection: Distributor(connection, app.state.service.rng).hand_out())
+        # An older version may have left contacts waiting for whom there is room.
+        database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out())
         gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
         gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
         try:
