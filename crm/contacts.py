@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, inspect
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm import distribution
+from crm.database import get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import Distributor
 from crm.errors import Conflict, NotFound, responses
@@ -30,7 +31,6 @@ from crm.models import (
     SourceRef,
     StatusUpdate,
 )
-from crm.operators import get_operator
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], responses=responses(503))
 
@@ -206,8 +206,8 @@ async def distribute_contacts(query: Annotated[DistributeQuery, Query()], servic
     """
 
     def work(session: Session) -> DistributeResult:
-        if query.source_id is not None and session.get(Source, query.source_id) is None:
-            raise NotFound("source", query.source_id)
+        if query.source_id is not None:
+            get_row(session, Source, query.source_id)
         assigned = Distributor(session.connection(), service.rng).hand_out(query.source_id)
         pending = select(func.count()).select_from(Contact).where(IS_PENDING)
         if query.source_id is not None:
@@ -232,7 +232,7 @@ async def update_contact_status(contact_id: PathId, body: StatusUpdate, service:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
 
     def work(session: Session) -> ContactPublic:
-        contact = _get_contact(session, contact_id)
+        contact = get_row(session, Contact, contact_id)
         change_status(contact, body.status, utcnow())
         session.flush()
         if contact.status == "closed" and contact.operator_id is not None:
@@ -250,19 +250,12 @@ async def assign_contact(contact_id: PathId, body: AssignmentCreate, service: Se
     """
 
     def work(session: Session) -> ContactPublic:
-        contact = _get_contact(session, contact_id)
-        operator = get_operator(session, body.operator_id) if body.operator_id is not None else None
+        contact = get_row(session, Contact, contact_id)
+        operator = get_row(session, Operator, body.operator_id) if body.operator_id is not None else None
         Distributor(session.connection(), service.rng).assign(contact, operator, body.force)
         return read_contact(session.connection(), contact_id)
 
     return await service.database.write(work)
-
-
-def _get_contact(session: Session, contact_id: int) -> Contact:
-    contact = session.get(Contact, contact_id)
-    if contact is None:
-        raise NotFound("contact", contact_id)
-    return contact
 
 
 def change_status(contact: Contact, status: ContactStatus, now: datetime) -> None:

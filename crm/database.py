@@ -18,11 +18,12 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
-from crm.errors import StartupError
+from crm.errors import NotFound, StartupError
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=SQLModel)
 
 READERS = 8  # connections; more would only wait for the interpreter
 MAX_BATCH = 64  # requests that share a commit
@@ -43,6 +44,14 @@ def _glob_class(variants: set[str]) -> str:
 def seconds_between(later: Any, earlier: Any) -> Any:
     """The time from one moment to another, as an expression in seconds."""
     return (func.julianday(later) - func.julianday(earlier)) * 86_400
+
+
+def get_row(session: Session, table: type[Row], row_id: int) -> Row:
+    """The row with this id; raises NotFound."""
+    row = session.get(table, row_id)
+    if row is None:
+        raise NotFound(str(table.__tablename__), row_id)
+    return row
 
 
 def _engine(url: str, busy_timeout: float, pool_size: int, *pragmas: str) -> Engine:

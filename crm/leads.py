@@ -8,9 +8,9 @@ from sqlalchemy import delete, func, literal_column, union
 from sqlmodel import Field, Session, col, select, tuple_
 
 from crm.contacts import CONTACTS, read_contacts
-from crm.database import contains
+from crm.database import contains, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.errors import Conflict, Unprocessable, responses
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import add_identifiers, normalise, read_leads
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
@@ -54,14 +54,6 @@ class LeadQuery(Page):
 
 class LeadContactQuery(Page):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
-
-
-def get_lead(session: Session, lead_id: int) -> Lead:
-    """Raises NotFound."""
-    lead = session.get(Lead, lead_id)
-    if lead is None:
-        raise NotFound("lead", lead_id)
-    return lead
 
 
 def _listed(session: Session, leads: list[LeadPublic]) -> list[LeadListed]:
@@ -123,7 +115,7 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
 @router.get("/{lead_id}", summary="Get a lead", responses=responses(404))
 def get_lead_detail(lead_id: PathId, session: SessionDep) -> LeadDetail:
     """With its newest 100 contacts, whatever source they came from."""
-    get_lead(session, lead_id)
+    get_row(session, Lead, lead_id)
     return _detail(session, lead_id)
 
 
@@ -132,7 +124,7 @@ def list_lead_contacts(
     lead_id: PathId, query: Annotated[LeadContactQuery, Query()], session: SessionDep
 ) -> list[ContactPublic]:
     """Newest first, over all sources."""
-    get_lead(session, lead_id)
+    get_row(session, Lead, lead_id)
     return _contacts(session, lead_id, query)
 
 
@@ -142,7 +134,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
     wanted = _normalised(body, service.settings.default_region)
 
     def work(session: Session) -> LeadDetail:
-        lead = get_lead(session, lead_id)
+        lead = get_row(session, Lead, lead_id)
         if "name" in body.model_fields_set:
             lead.name = body.name
             session.flush()

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query
 from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.database import get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import Distributor, count_load
-from crm.errors import Conflict, NotFound, responses
+from crm.errors import Conflict, responses
 from crm.fields import IS_OPEN, MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
 
@@ -60,14 +61,6 @@ class ReleaseResult(SQLModel):
     pending: int
 
 
-def get_operator(session: Session, operator_id: int) -> Operator:
-    """Raises NotFound."""
-    operator = session.get(Operator, operator_id)
-    if operator is None:
-        raise NotFound("operator", operator_id)
-    return operator
-
-
 def _detail(session: Session, operator: Operator) -> OperatorDetail:
     rows = session.exec(
         select(Source.id, Source.name, SourceOperator.weight)
@@ -105,7 +98,7 @@ def list_operators(query: Annotated[OperatorQuery, Query()], session: SessionDep
 @router.get("/{operator_id}", summary="Get an operator", responses=responses(404))
 def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDetail:
     """With its load, and the sources it serves with its weight at each."""
-    return _detail(session, get_operator(session, operator_id))
+    return _detail(session, get_row(session, Operator, operator_id))
 
 
 @router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
@@ -116,7 +109,7 @@ async def update_operator(operator_id: PathId, body: OperatorUpdate, service: Se
     """
 
     def work(session: Session) -> OperatorDetail:
-        operator = get_operator(session, operator_id)
+        operator = get_row(session, Operator, operator_id)
         operator.sqlmodel_update(body.model_dump(exclude_unset=True))
         session.flush()
         Distributor(session.connection(), service.rng).hand_out_to(operator_id)
@@ -130,7 +123,7 @@ async def release_operator(operator_id: PathId, service: ServiceDep) -> ReleaseR
     """Deactivates it, and draws its open contacts to others by weight, or returns them to their place in the queue."""
 
     def work(session: Session) -> ReleaseResult:
-        get_operator(session, operator_id).is_active = False
+        get_row(session, Operator, operator_id).is_active = False
         session.flush()
         reassigned, pending = Distributor(session.connection(), service.rng).release(operator_id)
         return ReleaseResult(released=reassigned + pending, reassigned=reassigned, pending=pending)
@@ -143,7 +136,7 @@ async def delete_operator(operator_id: PathId, service: ServiceDep) -> None:
     """Its weights go along. One that ever had a contact stays: deactivate it instead."""
 
     def work(session: Session) -> None:
-        operator = get_operator(session, operator_id)
+        operator = get_row(session, Operator, operator_id)
         for table in (Contact, Assignment):
             if session.exec(select(table.id).where(table.operator_id == operator_id).limit(1)).first():
                 raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")

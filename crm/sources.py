@@ -7,12 +7,12 @@ from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.database import get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.distribution import ENTRIES, Distributor, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
-from crm.operators import get_operator
 
 router = APIRouter(prefix="/sources", tags=["Sources"], responses=responses(503))
 
@@ -65,14 +65,6 @@ class CandidatePublic(SQLModel):
     probability: float = Field(description="weight / sum of the weights of the eligible.")
 
 
-def get_source(session: Session, source_id: int) -> Source:
-    """Raises NotFound."""
-    source = session.get(Source, source_id)
-    if source is None:
-        raise NotFound("source", source_id)
-    return source
-
-
 def ratio(part: float, whole: float) -> float:
     """A share; 0 of nothing is 0 (design.md, "Statistics")."""
     return part / whole if whole else 0.0
@@ -101,12 +93,12 @@ def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
 
 
 def _entry_public(session: Session, source_id: int, operator_id: int) -> SourceOperatorPublic:
-    [source] = _public(session, [get_source(session, source_id)])
+    [source] = _public(session, [get_row(session, Source, source_id)])
     return next(entry for entry in source.operators if entry.operator_id == operator_id)
 
 
 def _get_entry(session: Session, source_id: int, operator_id: int) -> SourceOperator:
-    entry = session.get(SourceOperator, (get_source(session, source_id).id, operator_id))
+    entry = session.get(SourceOperator, (get_row(session, Source, source_id).id, operator_id))
     if entry is None:
         raise NotFound(f"source {source_id}: operator", operator_id)
     return entry
@@ -147,13 +139,13 @@ def list_sources(query: Annotated[SourceQuery, Query()], session: SessionDep) ->
 @router.get("/{source_id}", summary="Get a source", responses=responses(404))
 def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
     """With its operators, their weights and shares."""
-    return _public(session, [get_source(session, source_id)])[0]
+    return _public(session, [get_row(session, Source, source_id)])[0]
 
 
 @router.get("/{source_id}/candidates", summary="Who could get the next contact?", responses=responses(404))
 def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePublic]:
     """Each operator of the source, and why not if not. An empty list: the source has no operators."""
-    get_source(session, source_id)
+    get_row(session, Source, source_id)
     answer = []
     for entry in session.connection().execute(ENTRIES, {"source_id": source_id}):
         load = count_load(session.connection(), entry.operator_id)
@@ -171,7 +163,7 @@ async def update_source(source_id: PathId, body: SourceUpdate, service: ServiceD
     """Only what is sent changes; null removes the bot_id or the description."""
 
     def work(session: Session) -> SourcePublic:
-        source = get_source(session, source_id)
+        source = get_row(session, Source, source_id)
         with session.no_autoflush:
             source.sqlmodel_update(body.model_dump(exclude_unset=True))
             _check_unique(session, source)
@@ -186,7 +178,7 @@ async def delete_source(source_id: PathId, service: ServiceDep) -> None:
     """Its weights go along. One that ever had a contact stays: remove its operators instead."""
 
     def work(session: Session) -> None:
-        source = get_source(session, source_id)
+        source = get_row(session, Source, source_id)
         if session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first():
             raise Conflict(f"source {source_id} has contacts: remove its operators instead")
         session.delete(source)
@@ -203,8 +195,8 @@ async def add_source_operator(
     """From now on it gets contacts of this source, by its weight relative to those of the others."""
 
     def work(session: Session) -> SourceOperatorPublic:
-        get_source(session, source_id)
-        get_operator(session, body.operator_id)
+        get_row(session, Source, source_id)
+        get_row(session, Operator, body.operator_id)
         if session.get(SourceOperator, (source_id, body.operator_id)) is not None:
             raise Conflict(
                 f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH"
@@ -231,7 +223,7 @@ async def replace_source_operators(
         seen.add(entry.operator_id)
 
     def work(session: Session) -> SourcePublic:
-        source = get_source(session, source_id)
+        source = get_row(session, Source, source_id)
         unknown = seen.difference(session.exec(select(Operator.id)).all())
         if unknown:
             raise NotFound("operator", min(unknown))

@@ -8,13 +8,12 @@ from fastapi import APIRouter, Query
 from sqlalchemy import func
 from sqlmodel import Session, SQLModel, col, select
 
-from crm.database import seconds_between
+from crm.database import get_row, seconds_between
 from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
 from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
-from crm.operators import get_operator
-from crm.sources import get_source, ratio
+from crm.sources import ratio
 
 router = APIRouter(tags=["Statistics"], responses=responses(503))
 
@@ -165,7 +164,7 @@ def list_operator_stats(period: PeriodQuery, session: SessionDep) -> list[Operat
 @router.get("/operators/{operator_id}/stats", summary="Statistics of an operator", responses=responses(404))
 def get_operator_stats(operator_id: PathId, period: PeriodQuery, session: SessionDep) -> OperatorStats:
     """Its row of /stats/operators."""
-    return _operator_stats(session, [get_operator(session, operator_id)], period)[0]
+    return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 
 def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -> list[SourceStats]:
@@ -219,5 +218,5 @@ def list_source_stats(period: PeriodQuery, session: SessionDep) -> list[SourceSt
 @router.get("/stats/sources/{source_id}", summary="Statistics of a source", responses=responses(404))
 def get_source_stats(source_id: PathId, period: PeriodQuery, session: SessionDep) -> SourceStats:
     """Its row of /stats/sources."""
-    source = get_source(session, source_id)
+    source = get_row(session, Source, source_id)
     return _source_stats(session, [source], _counts(session, period, col(Contact.source_id) == source_id))[0]
