@@ -1,5 +1,6 @@
 """Which lead wrote: identifiers made comparable, looked up all at once, and added (design.md, "Lead identity")."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -54,9 +55,10 @@ def _phone(text: str, region: str) -> str:
 
 def _email(text: str) -> str:
     try:
-        address = validate_email(text, check_deliverability=False).normalized.lower()
+        address = validate_email(text, check_deliverability=False).normalized
     except EmailNotValidError:
         raise ValueError("is not an e-mail address") from None
+    address = unicodedata.normalize("NFC", address.lower())  # lower-casing can undo the composed form
     if len(address) > 255:
         raise ValueError("is longer than 255 characters")
     return address

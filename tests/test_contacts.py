@@ -1,5 +1,6 @@
 """Contacts over the API: registering, repeats, explanation, life and lists."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -66,6 +67,63 @@ def test_each_draw_is_explained_with_loads_where_they_were_counted(api: Api) -> 
     ]
 
 
+def test_a_draw_says_who_was_full_and_who_was_not_drawn(api: Api) -> None:
+    full, anna, boris = api.operator("Full", max_load=1), api.operator("Anna"), api.operator("Boris")
+    api.contact(api.source("Other", {full: 1}))
+    source_id = api.source(weights={full: 1_000_000, anna: 0.0001, boris: 0.0001})
+    contact = api.contact(source_id)
+    [assignment] = api.get(f"/contacts/{contact['id']}")["history"]
+    seen = {candidate["operator_id"]: candidate for candidate in assignment["candidates"]}
+    [other] = {anna, boris} - {contact["operator_id"]}
+    assert (seen[full]["outcome"], seen[full]["load"], seen[full]["max_load"]) == ("full", 1, 1)
+    assert (seen[contact["operator_id"]]["outcome"], seen[contact["operator_id"]]["load"]) == ("chosen", 0)
+    assert (seen[other]["outcome"], seen[other]["load"], seen[other]["max_load"]) == ("not_drawn", None, None)
+
+
+def test_the_history_keeps_what_the_draw_saw(api: Api) -> None:
+    anna = api.operator("Anna", max_load=3)
+    source_id = api.source(weights={anna: 2.5})
+    contact_id = api.contact(source_id, event_id=1)["id"]
+    history = api.get(f"/contacts/{contact_id}")["history"]
+    api.put(f"/sources/{source_id}/operators", [{"operator_id": anna, "weight": 7}])
+    api.patch(f"/operators/{anna}", {"max_load": 9})
+    api.contact(source_id, event_id=1, expect=200)
+    api.patch(f"/contacts/{contact_id}/status", {"status": "in_progress"})
+    api.close(contact_id)
+    assert api.get(f"/contacts/{contact_id}")["history"] == history
+    assert history[0]["candidates"][0]["weight"] == 2.5
+    assert (history[0]["candidates"][0]["load"], history[0]["candidates"][0]["max_load"]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "field", [{"priority": 0}, {"priority": 9}, {"message": "я" * 10_000}, {"event_id": "x" * 255}]
+)
+def test_the_extreme_values_are_allowed(api: Api, field: dict[str, Any]) -> None:
+    contact = api.contact(api.source(), **field)
+    assert field.items() <= api.get(f"/contacts/{contact['id']}").items()
+
+
+def test_without_the_optional_fields_there_is_no_message_no_event_and_priority_0(api: Api) -> None:
+    contact = api.contact(api.source())
+    assert (contact["message"], contact["event_id"], contact["priority"]) == (None, None, 0)
+
+
+def test_times_are_utc_with_an_offset(api: Api) -> None:
+    contact = api.contact(api.source(weights={api.operator(): 1}))
+    closed = api.close(contact["id"])
+    times = [datetime.fromisoformat(closed[field]) for field in ("created_at", "assigned_at", "closed_at")]
+    assert {time.utcoffset() for time in times} == {timedelta(0)}
+    assert times == sorted(times)
+    assert datetime.now(UTC) - times[0] < timedelta(minutes=1)
+
+
+def test_a_bot_may_name_its_source_by_an_integer(api: Api) -> None:
+    source_id = api.source(bot_id="5001")
+    for bot_id in (5001, "5001"):
+        contact = api.post("/contacts/", {"source_bot_id": bot_id, "lead_external_id": "tg:1"})
+        assert contact["source_id"] == source_id
+
+
 @pytest.mark.parametrize(
     ("source", "status", "words"),
     [
@@ -94,6 +152,35 @@ def test_a_repeated_event_is_the_first_contact_as_it_is_now(api: Api) -> None:
         body = {"source_id": source_id, "event_id": " update-1 ", **other}
         assert api.post("/contacts/", body, expect=200) == closed
     assert len(api.get("/contacts/")) == len(api.get("/leads/")) == 1
+
+
+def test_a_repeat_changes_no_lead_and_takes_no_place(api: Api) -> None:
+    source_id = api.source(weights={api.operator(): 1}, bot_id="shop_bot")
+    first = api.contact(source_id, "tg:1", event_id=1, lead_phone="89991234567")
+    other = api.contact(source_id, "tg:2")
+    body = {"event_id": 1, "lead_external_id": "tg:2", "lead_email": "new@example.com", "lead_name": "New"}
+    assert api.post("/contacts/", {"source_bot_id": "shop_bot", **body, "priority": 9}, expect=200) == first
+    assert [lead["id"] for lead in api.get("/leads/")] == [first["lead_id"], other["lead_id"]]
+    assert api.get("/leads/?email=new@example.com") == api.get("/leads/?q=New") == []
+    assert api.get("/operators/1")["load"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [({"priority": 10}, 422), ({"surprise": 1}, 422), ({"lead_external_id": True}, 422), ({"source_id": 9}, 404)],
+)
+def test_a_repeat_is_validated_and_its_source_looked_up_first(api: Api, change: dict[str, Any], status: int) -> None:
+    source_id = api.source()
+    api.contact(source_id, event_id=1)
+    body = {"source_id": source_id, "lead_external_id": "tg:1", "event_id": 1, **change}
+    api.post("/contacts/", body, expect=status)
+    assert len(api.get("/contacts/")) == 1
+
+
+def test_what_was_refused_may_be_sent_again_with_its_event(api: Api) -> None:
+    source_id = api.source()
+    api.post("/contacts/", {"source_id": source_id, "event_id": 1, "lead_phone": "12345"}, expect=422)
+    api.post("/contacts/", {"source_id": source_id, "event_id": 1, "lead_phone": "89991234567"}, expect=201)
 
 
 def test_an_event_id_is_of_its_source_and_text_or_integer(api: Api) -> None:
@@ -144,6 +231,22 @@ def test_closing_frees_the_place_for_the_next_contact(api: Api) -> None:
     assert api.contact(source_id)["status"] == "new"
 
 
+def test_a_contact_in_progress_keeps_its_place_until_it_is_closed(api: Api) -> None:
+    anna = api.operator(max_load=1)
+    source_id = api.source(weights={anna: 1})
+    contact_id = api.contact(source_id)["id"]
+    api.patch(f"/contacts/{contact_id}/status", {"status": "in_progress"})
+    waiting = api.contact(source_id)
+    assert waiting["status"] == "pending"
+    assert api.close(waiting["id"])["assigned_at"] is None
+    assert api.close(contact_id)["operator"] == {"id": anna, "name": "Anna"}
+    assert api.contact(source_id)["operator_id"] == anna
+
+
+def test_a_contact_that_is_not_there_is_404(api: Api) -> None:
+    assert api.get("/contacts/9", expect=404)["detail"] == "contact 9 not found"
+
+
 @pytest.mark.parametrize("body", [{}, {"status": "lost"}, {"status": None}, {"status": "closed", "priority": 1}])
 def test_a_status_that_is_none_is_422(api: Api, body: dict[str, Any]) -> None:
     contact_id = api.contact(api.source())["id"]
@@ -163,11 +266,11 @@ def test_the_list_is_newest_first_and_pages(api: Api) -> None:
     newest_first = [api.contact(source_id)["id"] for _ in range(7)][::-1]
     assert ids(api, "") == newest_first
     assert ids(api, "?skip=2&limit=3") == newest_first[2:5]
-    pages, before = [], 10**30
-    while page := ids(api, f"?limit=3&before_id={before}"):
-        pages.append(page)
+    before = 10**30
+    for page in (newest_first[:3], newest_first[3:6], newest_first[6:]):
+        assert ids(api, f"?limit=3&before_id={before}") == page
         before = page[-1]
-    assert pages == [newest_first[:3], newest_first[3:6], newest_first[6:]]
+    assert ids(api, f"?limit=3&before_id={before}") == []
 
 
 def test_filters_combine_with_and(api: Api) -> None:
@@ -188,6 +291,25 @@ def test_filters_combine_with_and(api: Api) -> None:
         ("?lead_id=99999999999999999999", []),
     ):
         assert ids(api, query) == found, query
+
+
+def test_a_filtered_list_pages_by_before_id_through_all_that_match(api: Api) -> None:
+    anna = api.operator()
+    served, nobody = api.source("Served", {anna: 1}), api.source("Nobody")
+    contacts = [api.contact(source)["id"] for source in (served, nobody, served, nobody, served)]
+    for query, found in (
+        ("status=pending", [contacts[3], contacts[1]]),
+        (f"operator_id={anna}", [contacts[4], contacts[2], contacts[0]]),
+        (f"lead_id=1&source_id={served}", [contacts[4], contacts[2], contacts[0]]),
+    ):
+        befores = [contacts[-1] + 1, *found]
+        pages = [ids(api, f"?{query}&limit=1&before_id={before}") for before in befores]
+        assert pages == [*([contact_id] for contact_id in found), []], query
+
+
+def test_a_listed_contact_is_the_one_that_was_answered(api: Api) -> None:
+    contact = api.contact(api.source(weights={api.operator(): 1}), lead_name="Ivan", message="Hello", event_id=1)
+    assert api.get("/contacts/") == [contact]
 
 
 def test_the_queue_is_in_the_order_of_handing_out(api: Api) -> None:

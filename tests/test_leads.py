@@ -85,6 +85,24 @@ def test_q_finds_a_part_of_name_or_identifier_in_any_case(leads: Api, part: str,
     assert ids(leads, f"?q={quote(part, safe='')}") == found
 
 
+def test_q_finds_a_lead_once_however_often_it_matches(leads: Api) -> None:
+    """Ivan: in the name and in the e-mail."""
+    assert ids(leads, "?q=ivan") == [1]
+    assert ids(leads, "?q=ivan&limit=1&skip=1") == []
+    assert ids(leads, "?q=ivan&after_id=1") == []
+
+
+@pytest.mark.parametrize("query", ["q=ivan&external_id=x", "q=анна&phone=89991234567", "q=tg&email=nobody"])
+def test_q_combines_with_the_exact_filters(leads: Api, query: str) -> None:
+    assert ids(leads, f"?{quote(query, safe='=&')}") == []
+
+
+@pytest.mark.parametrize("url", ["/leads/?nmae=ivan", "/leads/1/contacts?status=new"])
+def test_an_unknown_query_parameter_is_422_and_named(leads: Api, url: str) -> None:
+    [problem] = leads.get(url, expect=422)["detail"]
+    assert problem["loc"] == ["query", url.partition("?")[2].partition("=")[0]]
+
+
 def test_q_pages_too(leads: Api) -> None:
     assert ids(leads, "?q=e&limit=1") == [1]
     assert ids(leads, "?q=%2B7&limit=1&skip=1") == [2]
@@ -102,6 +120,28 @@ def test_a_lead_shows_its_newest_100_contacts_and_lists_all(api: Api) -> None:
     assert [contact["id"] for contact in api.get("/leads/1/contacts?skip=1&limit=2")] == newest_first[1:3]
 
 
+def test_a_lead_shows_its_own_contacts_of_all_sources(api: Api) -> None:
+    shop, help_desk = api.source("Shop"), api.source("Help")
+    own = [api.contact(shop, "tg:1"), api.contact(help_desk, "tg:1")]
+    other = api.contact(shop, "tg:2")
+    assert api.get("/leads/1")["contacts"] == api.get("/leads/1/contacts") == own[::-1]
+    assert api.get("/leads/2/contacts") == [other]
+    assert [lead["contacts_count"] for lead in api.get("/leads/")] == [2, 1]
+
+
+@pytest.mark.parametrize(("method", "part"), [("GET", ""), ("GET", "/contacts"), ("PATCH", "")])
+def test_a_lead_that_is_not_there_is_404(leads: Api, method: str, part: str) -> None:
+    body = {"external_ids": ["tg:9"]} if method == "PATCH" else None
+    assert leads.call(method, f"/leads/9{part}", body, expect=404)["detail"] == "lead 9 not found"
+    assert ids(leads, "?external_id=tg:9") == []
+
+
+def test_a_cleared_name_is_filled_by_the_next_contact(leads: Api) -> None:
+    leads.patch("/leads/1", {"name": None})
+    contact = {"source_id": 1, "lead_external_id": "tg:1001"}
+    assert leads.post("/contacts/", {**contact, "lead_name": "Pyotr"})["lead"]["name"] == "Pyotr"
+
+
 def test_a_name_can_be_changed_and_cleared(leads: Api) -> None:
     assert leads.patch("/leads/1", {"name": " Pyotr "})["name"] == "Pyotr"
     assert leads.patch("/leads/1", {})["name"] == "Pyotr"
@@ -117,11 +157,57 @@ def test_a_list_replaces_all_identifiers_of_its_kind_and_frees_the_old(leads: Ap
     assert leads.patch("/leads/1", {"phones": [], "external_ids": [5, " x "]})["external_ids"] == ["5", "x"]
 
 
+def test_an_identifier_that_was_taken_away_is_free_for_another_lead(leads: Api) -> None:
+    leads.patch("/leads/1", {"phones": []})
+    assert ids(leads, "?phone=89991234567") == []
+    assert leads.patch("/leads/2", {"phones": ["8 999 123 45 67"]})["phones"] == ["+79991234567"]
+    assert ids(leads, "?phone=89160000001") == []
+    assert ids(leads, "?phone=89991234567") == [2]
+
+
+def test_spellings_of_one_identifier_collapse(leads: Api) -> None:
+    body = {"external_ids": ["5", 5, " 5 "], "emails": ["A@example.com", " a@EXAMPLE.com"]}
+    lead = leads.patch("/leads/1", body)
+    assert (lead["external_ids"], lead["emails"]) == (["5"], ["a@example.com"])
+
+
+def test_sending_a_lead_what_it_shows_changes_nothing(leads: Api) -> None:
+    before = leads.get("/leads/1")
+    body = {field: before[field] for field in ("name", "external_ids", "phones", "emails")}
+    assert leads.patch("/leads/1", body) == before
+
+
+def test_all_unusable_values_are_named(leads: Api) -> None:
+    body = {"phones": ["12", "89991234567", "call me"], "emails": ["a@example.com", "nobody"]}
+    problems = leads.patch("/leads/1", body, expect=422)["detail"]
+    assert [problem["loc"] for problem in problems] == [
+        ["body", "phones", 0],
+        ["body", "phones", 2],
+        ["body", "emails", 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"external_ids": ["new", "tg:1001"]},
+        {"phones": ["+79991234567"], "external_ids": ["new"]},
+        {"emails": ["IVAN@example.com"], "phones": []},
+    ],
+)
+def test_what_another_lead_has_is_409_that_names_it_and_both_stay(leads: Api, body: dict[str, list[str]]) -> None:
+    before = [leads.get(f"/leads/{lead_id}") for lead_id in (1, 2)]
+    assert "belongs to lead 1" in leads.patch("/leads/2", body, expect=409)["detail"]
+    assert [leads.get(f"/leads/{lead_id}") for lead_id in (1, 2)] == before
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
         ({"phones": ["8 916 000-00-01"]}, 409, "phone '+79160000001' belongs to lead 2"),
         ({"external_ids": [], "phones": [], "emails": []}, 409, "lead 1 would be left without an identifier"),
+        ({"external_ids": ["x" * 256]}, 422, "['body', 'external_ids', 0]"),
+        ({"emails": ["a@example.com", 5]}, 422, "['body', 'emails', 1]"),
         ({"phones": ["89991234567", "12345"]}, 422, "['body', 'phones', 1]"),
         ({"emails": ["nobody"]}, 422, "['body', 'emails', 0]"),
         ({"external_ids": [" "]}, 422, "['body', 'external_ids', 0]"),
