@@ -1,17 +1,16 @@
 """Contacts: one comes in, its lead is found, one operator gets it; later it is worked on and closed."""
 
 import random
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import Connection, bindparam, func, insert, inspect
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlalchemy import Connection, bindparam, func, insert, inspect, update
+from sqlmodel import Field, SQLModel, col, select
 
 from crm import distribution
 from crm.database import get_row
-from crm.deps import Page, PathId, ServiceDep, SessionDep
+from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, NotFound, responses
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
@@ -64,6 +63,13 @@ ARRIVAL: Any = (
 ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
 ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
 ADD_CONTACT = insert(Contact)
+OPERATOR_OF = select(col(Contact.operator_id)).where(col(Contact.id) == bindparam("contact_id"))
+STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact_id"))
+SET_STATUS = (
+    update(Contact)
+    .where(col(Contact.id) == bindparam("contact"))
+    .values(status=bindparam("new_status"), closed_at=bindparam("new_closed_at"))
+)
 
 
 class ContactQuery(Page):
@@ -128,11 +134,10 @@ def register(
     source = rows[0]
     if source.repeated is not None:
         return read_contact(connection, source.repeated), False
-    now = utcnow()
-    lead, note = claim.find_or_create_lead(connection, (body.lead_name or "").strip() or None, now)
     entries = rows if source.operator_id is not None else []
-    operator, candidates = distribution.choose_operator(connection, entries, rng)
-    operator_id = operator.id if operator else None
+    operator, candidates = distribution.choose_operator(connection, source.id, entries, rng)
+    operator_id, now = operator.id if operator else None, utcnow()
+    lead, note = claim.find_or_create_lead(connection, (body.lead_name or "").strip() or None, now)
     values: dict[str, Any] = {
         "message": body.message,
         "priority": body.priority,
@@ -148,10 +153,27 @@ def register(
     }
     contact_id = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]  # type: ignore[index]
     reason = "distributed" if operator else "queued"
-    history = {"contact_id": contact_id, "operator_id": operator_id, "created_at": now}
-    distribution.record(connection, **history, reason=reason, candidates=candidates)
+    entry = {"contact_id": contact_id, "operator_id": operator_id, "created_at": now}
+    connection.execute(distribution.ADD_ASSIGNMENT, {**entry, "reason": reason, "candidates": candidates})
     source_ref = SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
     return ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
+
+
+def change_status(connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random) -> ContactPublic:
+    """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md)."""
+    owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
+    if owner is None:
+        raise NotFound("contact", contact_id)
+    distribution.lock_operator(connection, owner.operator_id)
+    before = connection.execute(STATUS, {"contact_id": contact_id}).scalar_one()
+    if status != before:
+        if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
+            raise Conflict(f"contact {contact_id} is {before}: it can't become {status}")
+        closed_at = utcnow() if status == "closed" else None
+        connection.execute(SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
+        if closed_at and owner.operator_id is not None:
+            Distributor(connection, rng).hand_out_to(owner.operator_id)
+    return read_contact(connection, contact_id)
 
 
 @router.post(
@@ -199,22 +221,20 @@ async def refuse_to_get_distribute() -> None:
 
 
 @router.post("/distribute", summary="Hand out the queue", responses=responses(404))
-async def distribute_contacts(query: Annotated[DistributeQuery, Query()], service: ServiceDep) -> DistributeResult:
+@writes
+def distribute_contacts(write: Write, query: Annotated[DistributeQuery, Query()]) -> DistributeResult:
     """Tries what waits, at one source or at all.
 
     It happens by itself whenever room appears: this call finds nothing to do, unless rows were changed past the API.
     """
 
-    def work(session: Session) -> DistributeResult:
-        if query.source_id is not None:
-            get_row(session, Source, query.source_id)
-        assigned = Distributor(session.connection(), service.rng).hand_out(query.source_id)
-        pending = select(func.count()).select_from(Contact).where(IS_PENDING)
-        if query.source_id is not None:
-            pending = pending.where(Contact.source_id == query.source_id)
-        return DistributeResult(assigned=assigned, pending=session.exec(pending).one())
-
-    return await service.database.write(work)
+    if query.source_id is not None:
+        get_row(write.session, Source, query.source_id)
+    assigned = write.distributor.hand_out(query.source_id)
+    pending = select(func.count()).select_from(Contact).where(IS_PENDING)
+    if query.source_id is not None:
+        pending = pending.where(Contact.source_id == query.source_id)
+    return DistributeResult(assigned=assigned, pending=write.session.exec(pending).one())
 
 
 @router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
@@ -230,39 +250,20 @@ def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
 @router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
 async def update_contact_status(contact_id: PathId, body: StatusUpdate, service: ServiceDep) -> ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
-
-    def work(session: Session) -> ContactPublic:
-        contact = get_row(session, Contact, contact_id)
-        change_status(contact, body.status, utcnow())
-        session.flush()
-        if contact.status == "closed" and contact.operator_id is not None:
-            Distributor(session.connection(), service.rng).hand_out_to(contact.operator_id)
-        return read_contact(session.connection(), contact_id)
-
-    return await service.database.write(work)
+    return await service.database.execute(
+        lambda connection: change_status(connection, contact_id, body.status, service.rng)
+    )
 
 
 @router.post("/{contact_id}/assign", summary="Assign a contact by hand", responses=responses(404, 409))
-async def assign_contact(contact_id: PathId, body: AssignmentCreate, service: ServiceDep) -> ContactPublic:
+@writes
+def assign_contact(write: Write, contact_id: PathId, body: AssignmentCreate) -> ContactPublic:
     """To this operator, or without `operator_id` to one drawn by weight among the others. It becomes `new` again.
 
     `force` goes past the limit or inactivity. What waits for the former operator gets the place that it leaves.
     """
 
-    def work(session: Session) -> ContactPublic:
-        contact = get_row(session, Contact, contact_id)
-        operator = get_row(session, Operator, body.operator_id) if body.operator_id is not None else None
-        Distributor(session.connection(), service.rng).assign(contact, operator, body.force)
-        return read_contact(session.connection(), contact_id)
-
-    return await service.database.write(work)
-
-
-def change_status(contact: Contact, status: ContactStatus, now: datetime) -> None:
-    """Raises Conflict (design.md, "Life of a contact")."""
-    if status == contact.status:
-        return
-    if contact.status == "closed" or ((contact.status, status) != ("new", "in_progress") and status != "closed"):
-        raise Conflict(f"contact {contact.id} is {contact.status}: it can't become {status}")
-    contact.status = status
-    contact.closed_at = now if status == "closed" else None
+    contact = get_row(write.session, Contact, contact_id)
+    operator = get_row(write.session, Operator, body.operator_id) if body.operator_id is not None else None
+    write.distributor.assign(contact, operator, body.force)
+    return read_contact(write.session.connection(), contact_id)

@@ -2,9 +2,11 @@
 
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
@@ -12,8 +14,11 @@ from pydantic_core import PydanticCustomError
 from sqlmodel import Field, Session, SQLModel
 
 from crm.database import Database
+from crm.distribution import Distributor
 from crm.fields import within_64_bits
 from crm.settings import Settings
+
+T = TypeVar("T")
 
 
 class Service(NamedTuple):
@@ -82,6 +87,32 @@ class Period(SQLModel):
         since = [column >= self.since] if self.since else []
         until = [column < self.until] if self.until else []
         return since + until
+
+
+class Write(NamedTuple):
+    """What a handler that changes something works with; see `writes`."""
+
+    session: Session
+    distributor: Distributor
+
+
+def writes(handler: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+    """Makes a handler, whose first parameter is a Write and whose others are those of the request, one transaction.
+
+    It runs alone, in a thread, and is answered when its changes are on the disk. What it raises undoes them.
+    """
+
+    @wraps(handler)
+    async def route(service: Service, **request: Any) -> T:
+        def work(session: Session) -> T:
+            return handler(Write(session, Distributor(session.connection(), service.rng)), **request)
+
+        return await service.database.write(work)
+
+    _, *parameters = signature(handler).parameters.values()
+    service = Parameter("service", Parameter.KEYWORD_ONLY, annotation=ServiceDep)
+    route.__signature__ = signature(handler).replace(parameters=[*parameters, service])  # type: ignore[attr-defined]
+    return route
 
 
 PathId = Annotated[int, Path(ge=1), AfterValidator(within_64_bits)]

@@ -1,6 +1,7 @@
 """Which operator gets a contact: a draw by weight that never goes past a load limit (design.md, "Distribution").
 
-Everything here runs under the write lock, so that no other contact comes between a count and what follows from it.
+Everything here runs under the write lock, so that no other contact comes between a count and what follows from it. A
+transaction that shares the lock (see `postgres`) first locks the one operator whose load it changes.
 """
 
 import heapq
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, update
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
+from crm.database import NotAlone, is_alone
 from crm.errors import Conflict
 from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
@@ -43,6 +45,14 @@ ENTRIES: Any = (
     .order_by(col(SourceOperator.operator_id))
 )
 LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
+LOCK_OPERATOR = select(Operator.id).where(col(Operator.id) == bindparam("operator_id")).with_for_update(key_share=True)
+# Of an operator who may get contacts of this source.
+LOAD_AND_LIMIT: Any = (
+    select(LOAD.scalar_subquery().label("load"), Operator.max_load)
+    .join(SourceOperator)
+    .where(col(SourceOperator.source_id) == bindparam("source_id"), col(SourceOperator.weight) > 0)
+    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active))
+)
 ADD_ASSIGNMENT = insert(Assignment)
 QUEUE = (
     select(col(Contact.id), col(Contact.priority))
@@ -63,12 +73,14 @@ OPEN_CONTACTS = (
     .where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
     .order_by(col(Contact.priority).desc(), col(Contact.id))
 )
-MOVE = update(Contact).where(col(Contact.id) == bindparam("contact"))
-TAKE_BACK = MOVE.values(operator_id=None, status="pending")
-GIVE = MOVE.values(
-    operator_id=bindparam("operator"),
-    status="new",
-    assigned_at=func.coalesce(col(Contact.assigned_at), bindparam("now", type_=UTCDateTime())),
+MOVE = (
+    update(Contact)
+    .where(col(Contact.id) == bindparam("contact"))
+    .values(
+        operator_id=bindparam("operator"),
+        status=bindparam("new_status"),
+        assigned_at=func.coalesce(col(Contact.assigned_at), bindparam("now", type_=UTCDateTime())),
+    )
 )
 
 
@@ -111,30 +123,54 @@ def count_load(connection: Connection, operator_id: int) -> int:
     return int(connection.execute(LOAD, {"operator_id": operator_id}).scalar_one())
 
 
+def lock_operator(connection: Connection, operator_id: int | None) -> None:
+    """Keeps others that share the write lock from changing this operator's load; alone there are no others.
+
+    Only one in a transaction, else two could wait for each other. Raises NotAlone for nobody's contacts.
+    """
+    if not is_alone(connection):
+        if operator_id is None:
+            raise NotAlone
+        connection.execute(LOCK_OPERATOR, {"operator_id": operator_id})
+
+
 def choose_operator(
-    connection: Connection, entries: Sequence[Entry], rng: random.Random
+    connection: Connection, source_id: int, entries: Sequence[Entry], rng: random.Random
 ) -> tuple[OperatorRef | None, list[dict[str, Any]]]:
-    """Draws one of the operators of a source for a new contact, or None; and what was seen, as from `draw`."""
-    drawn, seen = draw(entries, lambda operator_id: count_load(connection, operator_id), rng)
+    """Draws one of the operators of a source for a new contact, or None; and what was seen, as from `draw`.
+
+    Raises NotAlone if the first one drawn can't take it.
+    """
+
+    def count(operator_id: int) -> int:
+        if is_alone(connection):
+            return count_load(connection, operator_id)
+        lock_operator(connection, operator_id)
+        now = connection.execute(LOAD_AND_LIMIT, {"operator_id": operator_id, "source_id": source_id}).one_or_none()
+        if now is None or now.load >= now.max_load:
+            raise NotAlone
+        return int(now.load)
+
+    drawn, seen = draw(entries, count, rng)
+    if drawn is None and not is_alone(connection):
+        raise NotAlone
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen
-
-
-def record(connection: Connection, **entry: Any) -> None:
-    """Appends to a contact's history; entry: the columns of Assignment."""
-    connection.execute(ADD_ASSIGNMENT, entry)
 
 
 class Distributor:
     """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves.
 
     Works under the write lock. What others can't change meanwhile is read once: the entries of a source, and the load
-    of an operator, which then follows each assignment. So 10,000 waiting contacts need no 10,000 counts.
+    of an operator, which then follows each assignment. So 10,000 waiting contacts need no 10,000 counts, and what
+    happens to them is written in pages.
     """
 
     def __init__(self, connection: Connection, rng: random.Random) -> None:
         self._connection, self._rng, self._now = connection, rng, utcnow()
         self._entries: dict[int, Sequence[Entry]] = {}
         self._loads: dict[int, int] = {}
+        self._moves: list[dict[str, Any]] = []  # not written yet
+        self._history: list[dict[str, Any]] = []
 
     def hand_out(self, source_id: int | None = None) -> int:
         """Hands out what waits at this source, or at all; returns how many contacts got an operator."""
@@ -143,10 +179,14 @@ class Distributor:
         return self._from_queue(self._connection.execute(SOURCES_WITH_QUEUE).scalars().all())
 
     def hand_out_to(self, operator_id: int) -> int:
-        """The same after an operator may have got more room: only what waits where it is eligible can be affected."""
-        return self._from_queue(
-            self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
-        )
+        """The same after an operator may have got more room: only what waits where it is eligible can be affected.
+
+        Raises NotAlone if there is anything.
+        """
+        sources = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
+        if sources and not is_alone(self._connection):
+            raise NotAlone
+        return self._from_queue(sources)
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
         """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
@@ -169,6 +209,7 @@ class Distributor:
                 raise Conflict(f"operator {operator.id} is {why}")
             reason: Reason = "forced" if is_full or not operator.is_active else "manual"
             self._give(contact.id, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
+        self._write()
         if before is not None and (operator is None or operator.id != before):
             self._loads.pop(before, None)
             self.hand_out_to(before)
@@ -183,6 +224,7 @@ class Distributor:
             drawn, seen = self._draw(source_id, excluded=operator_id)
             self._give(contact_id, drawn.operator_id if drawn else None, "released", seen)
             outcomes.append(drawn is not None)
+        self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
 
     def _from_queue(self, source_ids: Iterable[int]) -> int:
@@ -197,6 +239,7 @@ class Distributor:
             else:
                 self._give(contact_id, drawn.operator_id, "from_queue", seen)
                 assigned += 1
+        self._write()
         return assigned
 
     def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, int]]:
@@ -209,6 +252,7 @@ class Distributor:
                 if source_id in done:
                     return
                 yield -priority, contact_id, source_id
+            self._write()
 
     def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(source_id), self._load, self._rng, excluded)
@@ -232,11 +276,15 @@ class Distributor:
 
     def _give(self, contact_id: int, operator_id: int | None, reason: Reason, seen: list[dict[str, Any]]) -> None:
         """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
-        if operator_id is None:
-            self._connection.execute(TAKE_BACK, {"contact": contact_id})
-        else:
-            self._connection.execute(GIVE, {"contact": contact_id, "operator": operator_id, "now": self._now})
-            if operator_id in self._loads:
-                self._loads[operator_id] += 1
-        history = {"contact_id": contact_id, "operator_id": operator_id, "created_at": self._now}
-        record(self._connection, **history, reason=reason, candidates=seen)
+        if operator_id in self._loads:
+            self._loads[operator_id] += 1
+        state = ("pending", None) if operator_id is None else ("new", self._now)
+        self._moves.append({"contact": contact_id, "operator": operator_id, "new_status": state[0], "now": state[1]})
+        entry = {"contact_id": contact_id, "operator_id": operator_id, "created_at": self._now}
+        self._history.append({**entry, "reason": reason, "candidates": seen})
+
+    def _write(self) -> None:
+        if self._moves:
+            self._connection.execute(MOVE, self._moves)
+            self._connection.execute(ADD_ASSIGNMENT, self._history)
+            self._moves, self._history = [], []

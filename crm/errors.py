@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import InternalError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
@@ -58,10 +58,17 @@ class Unprocessable(DomainError):
         super().__init__([{"type": "unusable", "loc": list(loc), "msg": msg} for loc, msg in problems])
 
 
+class Unavailable(DomainError):
+    """The database is away at a moment that leaves open whether the request was carried out."""
+
+    status_code = 503
+
+
 DESCRIPTIONS = {
     404: "Not there; the detail says what.",
     409: "Clashes with the present state; the detail names what it clashes with.",
-    503: "The database is away, full or busy: nothing was changed, try again after `Retry-After` seconds.",
+    503: "The database is away, full or busy. Nothing was changed, unless the detail says that it may have been: "
+    "try again after `Retry-After` seconds, safely with an `event_id`.",
 }
 
 
@@ -95,11 +102,11 @@ def add_handlers(app: FastAPI) -> None:
         return _answer(error.status_code, error.detail, headers)
 
     @app.exception_handler(OperationalError)
+    @app.exception_handler(InternalError)
     @app.exception_handler(TimeoutError)
-    async def database_unavailable(_: Request, error: OperationalError | TimeoutError) -> Response:
-        log.warning("database unavailable: %s", getattr(error, "orig", error))
-        detail = "the database is not available at the moment, nothing was changed: try again"
-        return _answer(503, detail, {"Retry-After": str(RETRY_AFTER)})
+    async def database_unavailable(_: Request, error: OperationalError | InternalError | TimeoutError) -> Response:
+        log.warning("database unavailable: %s", " ".join(str(getattr(error, "orig", error)).split()))
+        return _answer(503, "the database is not available at the moment, nothing was changed: try again")
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> Response:
@@ -116,4 +123,5 @@ def _allowed_methods(request: Request) -> str:
 def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
     body = json.dumps({"detail": detail}, ensure_ascii=True, separators=(",", ":"))
-    return Response(body, status_code, headers, media_type="application/json")
+    wait = {"Retry-After": str(RETRY_AFTER)} if status_code == 503 else {}
+    return Response(body, status_code, wait | dict(headers or {}), media_type="application/json")

@@ -25,7 +25,8 @@ KNOWN = (
 )
 ADD_LEAD = insert(Lead)
 ADD_IDENTIFIER = insert(LeadIdentifier)
-NAME_LEAD = update(Lead).where(col(Lead.id) == bindparam("lead_id")).values(name=bindparam("new_name"))
+NAMELESS = (col(Lead.id) == bindparam("lead_id")) & col(Lead.name).is_(None)  # by now somebody may have named it
+NAME_LEAD = update(Lead).where(NAMELESS).values(name=bindparam("new_name"))
 
 
 def normalise(kind: IdentifierKind, text: str, region: str) -> str:

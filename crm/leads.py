@@ -79,12 +79,12 @@ def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[C
     return read_contacts(session.connection(), query.of(statement))
 
 
-def _matching(q: str, after_id: int, most: int) -> Any:
+def _matching(session: Session, q: str, after_id: int, most: int) -> Any:
     """Ids of the first leads with this text in name or identifiers; each half stops at `most`, when many match."""
-    names: Any = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(col(Lead.name), q))
+    names: Any = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(session, col(Lead.name), q))
     values: Any = (
         select(col(LeadIdentifier.lead_id).label("id"))
-        .where(col(LeadIdentifier.lead_id) > after_id, contains(col(LeadIdentifier.value), q))
+        .where(col(LeadIdentifier.lead_id) > after_id, contains(session, col(LeadIdentifier.value), q))
         .distinct()
     )
     halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
@@ -106,7 +106,7 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
             statement = statement.where(col(Lead.id) == owner.scalar_subquery())
     if query.q is not None:
         most = within_64_bits(query.skip + query.limit)
-        statement = statement.where(col(Lead.id).in_(_matching(query.q, query.after_id or 0, most)))
+        statement = statement.where(col(Lead.id).in_(_matching(session, query.q, query.after_id or 0, most)))
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
     return _listed(session, [leads[lead_id] for lead_id in ids])

@@ -7,17 +7,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
 from sqlalchemy import text
 from sqlmodel import SQLModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import crm
 from crm import contacts, errors, leads, operators, sources, stats
-from crm.database import Database
+from crm.database import open_database
 from crm.deps import Service, SessionDep
 from crm.distribution import Distributor
-from crm.settings import Settings
+from crm.settings import Settings, load_settings
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
@@ -60,25 +59,16 @@ class OneLineStartupErrors:
         await self.app(scope, receive, send_short)
 
 
-def _load_settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        names = {name: f"CRM_{name.upper()}" for name in Settings.model_fields}
-        problems = [f"{names.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}" for e in error.errors()]
-        raise errors.StartupError("; ".join(problems)) from None
-
-
 def create_app(settings: Settings | None = None, rng: random.Random | None = None) -> FastAPI:
     """settings: by default those of the environment. rng: draws the operators; by default seeded by the system."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        config = settings or _load_settings()
-        database = Database(config.database_url, config.busy_timeout)
+        config = settings or load_settings()
+        database = open_database(config.database_url, config.busy_timeout)
         app.state.service = Service(config, database, rng or random.Random())
         # An older version may have left contacts waiting for whom there is room.
-        database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out())
+        database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out(), config.migrate)
         gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
         gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
         try:

@@ -7,8 +7,8 @@ from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.database import get_row
-from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.distribution import Distributor, count_load
+from crm.deps import Page, PathId, SessionDep, Write, writes
+from crm.distribution import count_load
 from crm.errors import Conflict, responses
 from crm.fields import IS_OPEN, MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
@@ -74,16 +74,14 @@ def _detail(session: Session, operator: Operator) -> OperatorDetail:
 
 
 @router.post("/", status_code=201, summary="Add an operator")
-async def create_operator(body: OperatorCreate, service: ServiceDep) -> OperatorPublic:
+@writes
+def create_operator(write: Write, body: OperatorCreate) -> OperatorPublic:
     """A new operator gets nothing until a source has a weight for it."""
 
-    def work(session: Session) -> OperatorPublic:
-        operator = Operator.model_validate(body)
-        session.add(operator)
-        session.flush()
-        return OperatorPublic(**operator.model_dump(), load=0)
-
-    return await service.database.write(work)
+    operator = Operator.model_validate(body)
+    write.session.add(operator)
+    write.session.flush()
+    return OperatorPublic(**operator.model_dump(), load=0)
 
 
 @router.get("/", summary="List operators")
@@ -102,44 +100,38 @@ def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDet
 
 
 @router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
-async def update_operator(operator_id: PathId, body: OperatorUpdate, service: ServiceDep) -> OperatorDetail:
+@writes
+def update_operator(write: Write, operator_id: PathId, body: OperatorUpdate) -> OperatorDetail:
     """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered.
 
     Activated, or with a higher limit, it gets at once what waits for it.
     """
 
-    def work(session: Session) -> OperatorDetail:
-        operator = get_row(session, Operator, operator_id)
-        operator.sqlmodel_update(body.model_dump(exclude_unset=True))
-        session.flush()
-        Distributor(session.connection(), service.rng).hand_out_to(operator_id)
-        return _detail(session, operator)
-
-    return await service.database.write(work)
+    operator = get_row(write.session, Operator, operator_id)
+    operator.sqlmodel_update(body.model_dump(exclude_unset=True))
+    write.session.flush()
+    write.distributor.hand_out_to(operator_id)
+    return _detail(write.session, operator)
 
 
 @router.post("/{operator_id}/release", summary="Release an operator", responses=responses(404))
-async def release_operator(operator_id: PathId, service: ServiceDep) -> ReleaseResult:
+@writes
+def release_operator(write: Write, operator_id: PathId) -> ReleaseResult:
     """Deactivates it, and draws its open contacts to others by weight, or returns them to their place in the queue."""
 
-    def work(session: Session) -> ReleaseResult:
-        get_row(session, Operator, operator_id).is_active = False
-        session.flush()
-        reassigned, pending = Distributor(session.connection(), service.rng).release(operator_id)
-        return ReleaseResult(released=reassigned + pending, reassigned=reassigned, pending=pending)
-
-    return await service.database.write(work)
+    get_row(write.session, Operator, operator_id).is_active = False
+    write.session.flush()
+    reassigned, pending = write.distributor.release(operator_id)
+    return ReleaseResult(released=reassigned + pending, reassigned=reassigned, pending=pending)
 
 
 @router.delete("/{operator_id}", status_code=204, summary="Delete an operator", responses=responses(404, 409))
-async def delete_operator(operator_id: PathId, service: ServiceDep) -> None:
+@writes
+def delete_operator(write: Write, operator_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: deactivate it instead."""
 
-    def work(session: Session) -> None:
-        operator = get_row(session, Operator, operator_id)
-        for table in (Contact, Assignment):
-            if session.exec(select(table.id).where(table.operator_id == operator_id).limit(1)).first():
-                raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")
-        session.delete(operator)
-
-    await service.database.write(work)
+    operator = get_row(write.session, Operator, operator_id)
+    for table in (Contact, Assignment):
+        if write.session.exec(select(table.id).where(table.operator_id == operator_id).limit(1)).first():
+            raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")
+    write.session.delete(operator)

@@ -1,9 +1,11 @@
 """Settings, each read from the environment variable that its description names."""
 
 import phonenumbers
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from crm.errors import StartupError
 
 
 class Settings(BaseSettings):
@@ -14,8 +16,9 @@ class Settings(BaseSettings):
     database_url: str = Field(default="sqlite:///crm.db", validation_alias="DATABASE_URL")
     default_region: str = Field(default="RU", description="CRM_DEFAULT_REGION: region of phones written without +")
     busy_timeout: float = Field(
-        default=5, gt=0, le=60, description="CRM_BUSY_TIMEOUT: seconds a write waits for the lock"
+        default=5, gt=0, le=60, description="CRM_BUSY_TIMEOUT: seconds a call waits for a lock or a connection"
     )
+    migrate: bool = Field(default=True, description="CRM_MIGRATE: whether the start brings the tables up to date")
 
     @field_validator("default_region")
     @classmethod
@@ -23,3 +26,13 @@ class Settings(BaseSettings):
         if region.upper() not in phonenumbers.SUPPORTED_REGIONS:
             raise PydanticCustomError("region", "must be a two-letter region such as RU or DE")
         return region.upper()
+
+
+def load_settings() -> Settings:
+    """Those of the environment; raises StartupError, naming the variables, when one has no usable value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        names = {name: f"CRM_{name.upper()}" for name in Settings.model_fields}
+        problems = [f"{names.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}" for e in error.errors()]
+        raise StartupError("; ".join(problems)) from None

@@ -8,8 +8,8 @@ from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.database import get_row
-from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.distribution import ENTRIES, Distributor, count_load, obstacle
+from crm.deps import Page, PathId, SessionDep, Write, writes
+from crm.distribution import ENTRIES, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
@@ -114,17 +114,15 @@ def _check_unique(session: Session, source: Source) -> None:
 
 
 @router.post("/", status_code=201, summary="Add a source", responses=responses(409))
-async def create_source(body: SourceCreate, service: ServiceDep) -> SourcePublic:
+@writes
+def create_source(write: Write, body: SourceCreate) -> SourcePublic:
     """One for each bot. Its contacts wait until it has operators with weights."""
 
-    def work(session: Session) -> SourcePublic:
-        source = Source.model_validate(body)
-        _check_unique(session, source)
-        session.add(source)
-        session.flush()
-        return _public(session, [source])[0]
-
-    return await service.database.write(work)
+    source = Source.model_validate(body)
+    _check_unique(write.session, source)
+    write.session.add(source)
+    write.session.flush()
+    return _public(write.session, [source])[0]
 
 
 @router.get("/", summary="List sources")
@@ -159,61 +157,52 @@ def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePub
 
 
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
-async def update_source(source_id: PathId, body: SourceUpdate, service: ServiceDep) -> SourcePublic:
+@writes
+def update_source(write: Write, source_id: PathId, body: SourceUpdate) -> SourcePublic:
     """Only what is sent changes; null removes the bot_id or the description."""
 
-    def work(session: Session) -> SourcePublic:
-        source = get_row(session, Source, source_id)
-        with session.no_autoflush:
-            source.sqlmodel_update(body.model_dump(exclude_unset=True))
-            _check_unique(session, source)
-        session.flush()
-        return _public(session, [source])[0]
-
-    return await service.database.write(work)
+    source = get_row(write.session, Source, source_id)
+    with write.session.no_autoflush:
+        source.sqlmodel_update(body.model_dump(exclude_unset=True))
+        _check_unique(write.session, source)
+    write.session.flush()
+    return _public(write.session, [source])[0]
 
 
 @router.delete("/{source_id}", status_code=204, summary="Delete a source", responses=responses(404, 409))
-async def delete_source(source_id: PathId, service: ServiceDep) -> None:
+@writes
+def delete_source(write: Write, source_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: remove its operators instead."""
 
-    def work(session: Session) -> None:
-        source = get_row(session, Source, source_id)
-        if session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first():
-            raise Conflict(f"source {source_id} has contacts: remove its operators instead")
-        session.delete(source)
-
-    await service.database.write(work)
+    source = get_row(write.session, Source, source_id)
+    if write.session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first():
+        raise Conflict(f"source {source_id} has contacts: remove its operators instead")
+    write.session.delete(source)
 
 
 @router.post(
     "/{source_id}/operators", status_code=201, summary="Add an operator to a source", responses=responses(404, 409)
 )
-async def add_source_operator(
-    source_id: PathId, body: SourceOperatorCreate, service: ServiceDep
-) -> SourceOperatorPublic:
+@writes
+def add_source_operator(write: Write, source_id: PathId, body: SourceOperatorCreate) -> SourceOperatorPublic:
     """From now on it gets contacts of this source, by its weight relative to those of the others."""
 
-    def work(session: Session) -> SourceOperatorPublic:
-        get_row(session, Source, source_id)
-        get_row(session, Operator, body.operator_id)
-        if session.get(SourceOperator, (source_id, body.operator_id)) is not None:
-            raise Conflict(
-                f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH"
-            )
-        session.add(SourceOperator(source_id=source_id, **body.model_dump()))
-        session.flush()
-        Distributor(session.connection(), service.rng).hand_out(source_id)
-        return _entry_public(session, source_id, body.operator_id)
-
-    return await service.database.write(work)
+    get_row(write.session, Source, source_id)
+    get_row(write.session, Operator, body.operator_id)
+    if write.session.get(SourceOperator, (source_id, body.operator_id)) is not None:
+        raise Conflict(f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH")
+    write.session.add(SourceOperator(source_id=source_id, **body.model_dump()))
+    write.session.flush()
+    write.distributor.hand_out(source_id)
+    return _entry_public(write.session, source_id, body.operator_id)
 
 
 @router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
-async def replace_source_operators(
+@writes
+def replace_source_operators(
+    write: Write,
     source_id: PathId,
     body: Annotated[list[SourceOperatorCreate], Body(examples=[[{"operator_id": 1, "weight": 10}]])],
-    service: ServiceDep,
 ) -> SourcePublic:
     """The whole distribution at once: who is not in the list no longer serves the source."""
     seen: set[int] = set()
@@ -222,33 +211,28 @@ async def replace_source_operators(
             raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
         seen.add(entry.operator_id)
 
-    def work(session: Session) -> SourcePublic:
-        source = get_row(session, Source, source_id)
-        unknown = seen.difference(session.exec(select(Operator.id)).all())
-        if unknown:
-            raise NotFound("operator", min(unknown))
-        session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
-        session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
-        session.flush()
-        Distributor(session.connection(), service.rng).hand_out(source_id)
-        return _public(session, [source])[0]
-
-    return await service.database.write(work)
+    source = get_row(write.session, Source, source_id)
+    unknown = seen.difference(write.session.exec(select(Operator.id)).all())
+    if unknown:
+        raise NotFound("operator", min(unknown))
+    write.session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
+    write.session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
+    write.session.flush()
+    write.distributor.hand_out(source_id)
+    return _public(write.session, [source])[0]
 
 
 @router.patch("/{source_id}/operators/{operator_id}", summary="Change a weight", responses=responses(404))
-async def update_source_operator(
-    source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate, service: ServiceDep
+@writes
+def update_source_operator(
+    write: Write, source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate
 ) -> SourceOperatorPublic:
     """0 keeps the operator in the list, but it gets nothing from this source."""
 
-    def work(session: Session) -> SourceOperatorPublic:
-        _get_entry(session, source_id, operator_id).weight = body.weight
-        session.flush()
-        Distributor(session.connection(), service.rng).hand_out(source_id)
-        return _entry_public(session, source_id, operator_id)
-
-    return await service.database.write(work)
+    _get_entry(write.session, source_id, operator_id).weight = body.weight
+    write.session.flush()
+    write.distributor.hand_out(source_id)
+    return _entry_public(write.session, source_id, operator_id)
 
 
 @router.delete(
@@ -257,10 +241,8 @@ async def update_source_operator(
     summary="Remove an operator from a source",
     responses=responses(404),
 )
-async def remove_source_operator(source_id: PathId, operator_id: PathId, service: ServiceDep) -> None:
+@writes
+def remove_source_operator(write: Write, source_id: PathId, operator_id: PathId) -> None:
     """Contacts that it has already stay with it."""
 
-    def work(session: Session) -> None:
-        session.delete(_get_entry(session, source_id, operator_id))
-
-    await service.database.write(work)
+    write.session.delete(_get_entry(write.session, source_id, operator_id))

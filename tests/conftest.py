@@ -1,4 +1,4 @@
-"""What all tests share: an app on a database file of its own, and an HTTP client that says what it expects."""
+"""What all tests share: an app on a database of its own, and an HTTP client that says what it expects."""
 
 import random
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from crm.main import create_app
 from crm.settings import Settings
+from tests import postgres
 
 
 class Api:
@@ -57,19 +58,25 @@ class Api:
         return self.patch(f"/contacts/{contact_id}/status", {"status": "closed"})
 
 
-def settings_of(path: Path, **fields: Any) -> Settings:
-    return Settings(DATABASE_URL=f"sqlite:///{path}", **fields)
+def settings_of(database: str, **fields: Any) -> Settings:
+    return Settings(DATABASE_URL=database, **fields)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The database file of this test."""
+    """The SQLite file of this test."""
     return tmp_path / "crm.db"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, path: Path) -> str:
+    """An empty database on each engine."""
+    return postgres.empty_database() if request.param == "postgresql" else f"sqlite:///{path}"
+
+
 @pytest.fixture
-def client(path: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(settings_of(path), random.Random(1))) as client:
+def client(database: str) -> Iterator[TestClient]:
+    with TestClient(create_app(settings_of(database), random.Random(1))) as client:
         yield client
 
 

@@ -1,6 +1,7 @@
 """The service as a user starts it: processes of its own, reached over HTTP. For tests that one process can't show."""
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -9,44 +10,57 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import Any
 
 
 class Service:
-    """`uvicorn APP` on a free port and a SQLite file; started when it answers."""
+    """Copies of `uvicorn APP`, each on a free port, with one database; started when all answer."""
 
-    def __init__(self, path: Path, app: str = "crm.main:app", workers: int = 1, **environment: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--workers", str(workers)),
-                *("--log-level", "warning", "--no-access-log"),
-            ],
-            env={**os.environ, "DATABASE_URL": f"sqlite:///{path}", **environment},
-            start_new_session=True,
-        )
+    def __init__(
+        self, url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, **environment: str
+    ) -> None:
+        self.url = url
+        self.environment = {**os.environ, "DATABASE_URL": url, **environment}
+        self.app, self.workers = app, workers
+        self.ports = [free_port() for _ in range(copies)]
+        self.processes = [self._start(port) for port in self.ports]
+        self._next = itertools.count()
+        deadline = time.monotonic() + 60
+        for nth in range(copies):
+            while not self._answers(nth):
+                if time.monotonic() > deadline or self.processes[nth].poll() is not None:
+                    self.kill()
+                    raise RuntimeError(f"{app} did not start")
+                time.sleep(0.05)
         self.connection = self.connect()
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                self.kill()
-                raise RuntimeError(f"{app} did not start")
-            time.sleep(0.05)
 
-    def _answers(self) -> bool:
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
+        command += ["--log-level", "warning", "--no-access-log"]
+        return subprocess.Popen(command, env=self.environment, start_new_session=True)
+
+    def _answers(self, nth: int) -> bool:
         try:
-            self.request("GET", "/openapi.json")
+            with closing(http.client.HTTPConnection("127.0.0.1", self.ports[nth], timeout=60)) as connection:
+                connection.request("GET", "/openapi.json")
+                connection.getresponse().read()
         except (OSError, http.client.HTTPException):
-            self.connection.close()
             return False
         return True
 
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.processes[0]
+
     def connect(self) -> http.client.HTTPConnection:
-        """One connection; a thread needs its own."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        """A connection, to each copy in turn; a thread needs its own."""
+        port = self.ports[next(self._next) % len(self.ports)]
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def request(
         self, method: str, path: str, body: Any = None, over: http.client.HTTPConnection | None = None
@@ -67,25 +81,33 @@ class Service:
         return answer
 
     def stop(self) -> None:
-        """Asks it to finish, and waits."""
+        """Asks all to finish, and waits."""
         self.connection.close()
-        self.process.terminate()
-        self.process.wait(30)
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(30)
 
-    def kill(self) -> None:
-        """`kill -9` of the process and its workers."""
-        self.connection.close()
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
+    def kill(self, copies: slice = slice(None)) -> None:
+        """`kill -9` of these copies and their workers."""
+        for process in self.processes[copies]:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
-def serving(path: Path, app: str = "crm.main:app", workers: int = 1, **environment: str) -> Iterator[Service]:
+def serving(
+    url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, **environment: str
+) -> Iterator[Service]:
     """A service for the length of a block."""
-    service = Service(path, app, workers, **environment)
+    service = Service(url, app, workers, copies, **environment)
     try:
         yield service
     finally:
-        if service.process.poll() is None:
-            service.stop()
+        service.stop()

@@ -11,20 +11,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.postgres import empty_database, server, sql
 from tests.service import Service, serving
 
 CONNECTIONS = 32
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+ENGINES: dict[str, Any] = {
+    "one process": {},
+    "two processes": {"workers": 2},
+    "PostgreSQL": {"workers": 2, "copies": 3},
+}
+
+
+@pytest.fixture(params=ENGINES)
 def service(path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
-    with serving(path, workers=request.param) as service:
+    """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
+    database = empty_database() if request.param == "PostgreSQL" else f"sqlite:///{path}"
+    with serving(database, **ENGINES[request.param]) as service:
         yield service
 
 
@@ -53,19 +63,43 @@ def add_source(service: Service, operators: int, max_load: int) -> int:
     return source_id
 
 
-def check_file(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+LOAD = "(SELECT count(*) FROM contact WHERE operator_id = operator.id AND status IN ('new', 'in_progress'))"
+OVERLOADED = f"SELECT id FROM operator WHERE {LOAD} > max_load"
+KEPT_WAITING = f"""
+    SELECT waiting.id FROM contact AS waiting JOIN source_operator USING (source_id)
+    JOIN operator ON operator.id = source_operator.operator_id
+    WHERE waiting.status = 'pending' AND is_active AND weight > 0 AND {LOAD} < max_load
+"""
+# The newest entry of each contact names its operator, and the first with an operator is its assigned_at.
+WRONG_HISTORY = """
+    SELECT contact.id FROM contact LEFT JOIN assignment AS last
+    ON last.id = (SELECT max(id) FROM assignment WHERE contact_id = contact.id)
+    WHERE last.id IS NULL OR last.operator_id IS DISTINCT FROM contact.operator_id OR assigned_at IS DISTINCT FROM
+    (SELECT created_at FROM assignment WHERE contact_id = contact.id AND operator_id IS NOT NULL ORDER BY id LIMIT 1)
+"""
+# A contact that has no lead with an identifier, or not just one line of history.
+HALF_WRITTEN = """
+    SELECT id FROM contact WHERE (SELECT count(*) FROM assignment WHERE contact_id = contact.id) <> 1
+    OR NOT EXISTS (SELECT 1 FROM lead JOIN lead_identifier ON lead_id = lead.id WHERE lead.id = contact.lead_id)
+"""
 
 
-def test_no_operator_goes_past_the_limit(service: Service, path: Path) -> None:
+def check(database: str) -> None:
+    """What must hold at any moment, asked past the service."""
+    for wrong in (OVERLOADED, KEPT_WAITING, WRONG_HISTORY):
+        assert sql(database, wrong) == []
+    if database.startswith("sqlite"):
+        assert sql(database, "PRAGMA integrity_check") == [("ok",)]
+        assert sql(database, "PRAGMA foreign_key_check") == []
+
+
+def test_no_operator_goes_past_the_limit(service: Service) -> None:
     source_id = add_source(service, operators=5, max_load=20)
     answers = at_once(service, [{"source_id": source_id, "lead_external_id": f"tg:{n}"} for n in range(300)])
     assert Counter(status for status, _ in answers) == {201: 300}
     assert Counter(contact["status"] for _, contact in answers) == {"new": 100, "pending": 200}
     assert [operator["load"] for operator in service.call("GET", "/operators/")] == [20] * 5
-    check_file(path)
+    check(service.url)
 
 
 SPELLINGS = ("8 (999) 123-45-67", "+7 999 123-45-67", "79991234567", "8-999-123-45-67")
@@ -98,47 +132,77 @@ def test_the_same_event_sent_many_times_at_once_is_one_contact(service: Service)
     assert service.call("GET", "/stats/")["contacts"] == 1
 
 
-def test_what_was_answered_survives_kill_9(path: Path) -> None:
+class Load:
+    """Threads that register contacts until the block ends, and note which were answered; `statuses` counts all."""
+
+    def __init__(self, service: Service, source_id: int, threads: int = 8) -> None:
+        self.service, self.source_id = service, source_id
+        self.answered: dict[str, int] = {}  # contact by event
+        self.statuses = Counter[int | str]()
+        self._numbers, self._stopped = itertools.count(), threading.Event()
+        self._threads = [threading.Thread(target=self._register) for _ in range(threads)]
+
+    def _register(self) -> None:
+        connection = self.service.connect()
+        while not self._stopped.is_set():
+            event_id = f"update-{next(self._numbers)}"
+            body = {"source_id": self.source_id, "lead_external_id": f"tg:{event_id}", "event_id": event_id}
+            try:
+                status, contact = self.service.request("POST", "/contacts/", body, over=connection)
+            except (OSError, http.client.HTTPException):
+                self.statuses["no answer"] += 1
+                break
+            self.statuses[status] += 1
+            if status == 201:
+                self.answered[event_id] = contact["id"]
+            else:
+                time.sleep(0.05)
+        connection.close()
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        self.wait(300)
+        return self
+
+    def wait(self, contacts: int) -> None:
+        """Until so many more have been answered with 201."""
+        wanted, deadline = len(self.answered) + contacts, time.monotonic() + 60
+        while len(self.answered) < wanted:
+            assert time.monotonic() < deadline, self.statuses
+            time.sleep(0.001)
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def check_all_there(self, database: str) -> None:
+        """Each answered contact is in the database with its lead, and none is half there."""
+        found = dict(
+            sql(
+                database,
+                "SELECT event_id, contact.id FROM contact JOIN lead_identifier USING (lead_id)"
+                " WHERE value = 'tg:' || event_id",
+            )
+        )
+        assert {event_id: found.get(event_id) for event_id in self.answered} == self.answered
+        assert sql(database, HALF_WRITTEN) == []
+        check(database)
+
+
+def test_what_was_answered_survives_kill_9(database: str) -> None:
     """Killed in the middle of a load; after the restart no answered contact is missing and none is half there."""
-    answered: dict[str, int] = {}
-    numbers = itertools.count()
-
-    def register_until_killed() -> None:
-        connection = service.connect()
-        try:
-            while True:
-                event_id = f"update-{next(numbers)}"
-                body = {"source_id": source_id, "lead_external_id": f"tg:{event_id}", "event_id": event_id}
-                status, contact = service.request("POST", "/contacts/", body, over=connection)
-                assert status == 201
-                answered[event_id] = contact["id"]
-        except (OSError, http.client.HTTPException):
-            connection.close()
-
-    service = Service(path)
-    source_id = add_source(service, operators=5, max_load=1000)
-    threads = [threading.Thread(target=register_until_killed) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    while len(answered) < 300:
-        time.sleep(0.001)
-    service.kill()
-    for thread in threads:
-        thread.join()
-
-    with serving(path) as restarted:
-        for event_id, contact_id in answered.items():
-            body = {"source_id": source_id, "lead_external_id": "tg:other", "event_id": event_id}
-            status, contact = restarted.request("POST", "/contacts/", body)
-            assert (status, contact["id"], contact["lead"]["external_ids"]) == (200, contact_id, [f"tg:{event_id}"])
-    check_file(path)
-    with closing(sqlite3.connect(path)) as connection:
-        [whole] = connection.execute(
-            "SELECT count(*) FROM contact JOIN lead ON lead.id = lead_id JOIN lead_identifier USING (lead_id)"
-            " WHERE (SELECT count(*) FROM assignment WHERE contact_id = contact.id) = 1"
-        ).fetchone()
-        [contacts] = connection.execute("SELECT count(*) FROM contact").fetchone()
-    assert whole == contacts >= len(answered)
+    service = Service(database)
+    with Load(service, add_source(service, operators=5, max_load=1000)) as load:
+        service.kill()
+    assert set(load.statuses) == {201, "no answer"}
+    with serving(database) as restarted:
+        event_id, contact_id = next(iter(load.answered.items()))
+        body = {"source_id": load.source_id, "lead_external_id": "tg:other", "event_id": event_id}
+        status, contact = restarted.request("POST", "/contacts/", body)
+        assert (status, contact["id"], contact["lead"]["external_ids"]) == (200, contact_id, [f"tg:{event_id}"])
+    load.check_all_there(database)
 
 
 def retry_after(service: Service, method: str, path: str, body: dict[str, Any]) -> tuple[int, str | None]:
@@ -151,7 +215,7 @@ def retry_after(service: Service, method: str, path: str, body: dict[str, Any]) 
 
 
 def test_a_lock_that_another_process_keeps_gives_503_and_changes_nothing(path: Path) -> None:
-    with serving(path, CRM_BUSY_TIMEOUT="0.3") as service:
+    with serving(f"sqlite:///{path}", CRM_BUSY_TIMEOUT="0.3") as service:
         source_id = add_source(service, operators=1, max_load=10)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -170,7 +234,7 @@ def test_a_lock_that_another_process_keeps_gives_503_and_changes_nothing(path: P
 
 
 def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path: Path) -> None:
-    with serving(path) as service:
+    with serving(f"sqlite:///{path}") as service:
         source_id = add_source(service, operators=1, max_load=10_000)
         size = Path(f"{path}-wal").stat().st_size
         unlimited = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
@@ -185,11 +249,11 @@ def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path
         resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
         assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:last"}])[0][0] == 201
         assert service.call("GET", "/stats/")["contacts"] == statuses[201] + 1
-    check_file(path)
+    check(f"sqlite:///{path}")
 
 
-def test_more_readers_at_once_than_threads_or_connections_are_all_served(path: Path) -> None:
-    with serving(path) as service, ThreadPoolExecutor(100) as pool:
+def test_more_readers_at_once_than_threads_or_connections_are_all_served(database: str) -> None:
+    with serving(database) as service, ThreadPoolExecutor(100) as pool:
         add_source(service, operators=5, max_load=10)
 
         def read(_: int) -> set[int]:
@@ -202,49 +266,32 @@ def test_more_readers_at_once_than_threads_or_connections_are_all_served(path: P
         assert time.monotonic() - begin < 20  # takes 1; waiting for one another took the pool's time-out
 
 
-def test_several_processes_may_make_the_same_new_database_at_once(path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        services = list(pool.map(lambda _: Service(path), range(4)))
-    try:
-        services[0].call("POST", "/operators/", {"name": "Anna"})
-        assert [len(service.call("GET", "/operators/")) for service in services] == [1] * 4
-    finally:
-        for service in services:
-            service.stop()
-    check_file(path)
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_several_processes_may_make_the_same_new_database_at_once(engine: str, path: Path) -> None:
+    new = f"sqlite:///{path}" if engine == "sqlite" else server().create_database()
+    with serving(new, copies=4) as service:
+        service.call("POST", "/operators/", {"name": "Anna"})
+        for _ in range(4):
+            with closing(service.connect()) as connection:
+                assert len(service.request("GET", "/operators/", over=connection)[1]) == 1
+    check(new)
 
 
-def test_what_waits_is_finished_when_the_service_is_asked_to_stop(path: Path) -> None:
-    statuses: list[int] = []
-
-    def register() -> None:
-        connection = service.connect()
-        for number in itertools.count():
-            body = {"source_id": source_id, "lead_external_id": f"tg:{threading.get_ident()}-{number}"}
-            try:
-                statuses.append(service.request("POST", "/contacts/", body, over=connection)[0])
-            except (OSError, http.client.HTTPException):
-                break
-        connection.close()
-
-    service = Service(path)
-    source_id = add_source(service, operators=1, max_load=10)
-    threads = [threading.Thread(target=register) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while len(statuses) < 50:
-        time.sleep(0.001)
-    service.stop()
-    for thread in threads:
-        thread.join()
-    assert set(statuses) == {201}
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM contact").fetchone()[0] >= len(statuses)
+def test_what_waits_is_finished_when_the_service_is_asked_to_stop(database: str) -> None:
+    service = Service(database)
+    with Load(service, add_source(service, operators=1, max_load=10), threads=4) as load:
+        service.stop()
+    assert set(load.statuses) == {201, "no answer"}
+    load.check_all_there(database)
 
 
-def test_the_rules_hold_after_2000_random_operations_at_once(path: Path) -> None:
-    """Over 16 connections and two processes. Limits are only raised, so that a load above one would be a fault."""
-    with serving(path, workers=2) as service:
+@pytest.mark.parametrize(
+    ("engine", "operations"), [("two processes", 2_000), ("PostgreSQL", 10_000)], ids=["sqlite", "postgresql"]
+)
+def test_the_rules_hold_after_each_of_many_random_operations_at_once(engine: str, operations: int, path: Path) -> None:
+    """Over 16 connections. Limits are only raised, so that a load above one would be a fault at any moment."""
+    database = empty_database() if engine == "PostgreSQL" else f"sqlite:///{path}"
+    with serving(database, **ENGINES[engine]) as service:
         sources = [int(service.call("POST", "/sources/", {"name": f"Source {n}"})["id"]) for n in range(3)]
         for number in range(6):
             service.call("POST", "/operators/", {"name": f"Operator {number}", "max_load": 3})
@@ -257,8 +304,8 @@ def test_the_rules_hold_after_2000_random_operations_at_once(path: Path) -> None
         def operate(seed: int) -> Counter[int]:
             rng, statuses = random.Random(seed), Counter[int]()
             with closing(service.connect()) as connection:
-                for number in range(125):
-                    operator_id, contact_id = rng.randint(1, 6), rng.randint(1, 800)
+                for number in range(operations // 16):
+                    operator_id, contact_id = rng.randint(1, 6), rng.randint(1, operations // 3)
                     kind = rng.choice(["register"] * 8 + ["close"] * 6 + ["start", "assign", "anyone", "release"])
                     if kind == "register":
                         body = {"source_id": rng.choice(sources), "lead_external_id": f"tg:{rng.randint(1, 50)}"}
@@ -281,34 +328,33 @@ def test_the_rules_hold_after_2000_random_operations_at_once(path: Path) -> None
                     statuses[service.request(*call, over=connection)[0]] += 1
             return statuses
 
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(16) as pool, watching(database) as snapshots:
             statuses = sum(pool.map(operate, range(16)), Counter[int]())
         assert set(statuses) == {200, 201, 404, 409}
+        assert len(snapshots) > 20
+        assert [snapshot for snapshot in snapshots if snapshot != ([], [])] == []
         assert service.call("POST", "/contacts/distribute") == {
             "assigned": 0,
             "pending": service.call("GET", "/stats/")["pending"],
         }
-        loads = {operator["id"]: operator["load"] for operator in service.call("GET", "/operators/")}
-        assert all(load <= limits[operator_id] for operator_id, load in loads.items())
-        for source_id in sources:
-            candidates = service.call("GET", f"/sources/{source_id}/candidates")
-            waiting = service.call("GET", f"/contacts/?order=queue&source_id={source_id}")
-            assert not (waiting and any(candidate["eligible"] for candidate in candidates))
-    check_file(path)
-    check_history(path)
+    assert sql(database, "SELECT count(*) FROM contact")[0][0] > operations / 4
+    check(database)
 
 
-def check_history(path: Path) -> None:
-    """The newest entry of each contact names its operator, and the first with an operator is its assigned_at."""
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM contact").fetchone()[0] > 500
-        wrong = connection.execute(
-            "SELECT contact.id FROM contact JOIN assignment AS last ON last.id ="
-            " (SELECT max(id) FROM assignment WHERE contact_id = contact.id)"
-            " WHERE last.operator_id IS NOT contact.operator_id OR assigned_at IS NOT"
-            " (SELECT created_at FROM assignment WHERE contact_id = contact.id AND operator_id IS NOT NULL"
-            "  ORDER BY id LIMIT 1)"
-        ).fetchall()
-        assert wrong == []
-        without = "SELECT count(*) FROM contact WHERE id NOT IN (SELECT contact_id FROM assignment)"
-        assert connection.execute(without).fetchone() == (0,)
+@contextmanager
+def watching(database: str) -> Iterator[list[tuple[list[Any], list[Any]]]]:
+    """Looks all the time who is past the limit, and what waits although somebody has room: each look is a snapshot."""
+    snapshots: list[tuple[list[Any], list[Any]]] = []
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(0.02):
+            snapshots.append((sql(database, OVERLOADED), sql(database, KEPT_WAITING)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield snapshots
+    finally:
+        stopped.set()
+        thread.join()

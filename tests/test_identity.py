@@ -1,6 +1,5 @@
 """Which lead wrote: design.md, "Lead identity"."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,23 +218,19 @@ def test_a_very_long_email_that_only_normalising_makes_too_long_is_a_note(api: A
     assert len(contact["lead"]["emails"]) + (contact["identity_note"] is not None) == 1
 
 
-def test_the_default_region_is_a_setting(path: Path) -> None:
-    other = path.with_name("other.db")
-    with TestClient(create_app(settings_of(other, default_region="de"))) as client:
+def test_the_default_region_is_a_setting(database: str) -> None:
+    with TestClient(create_app(settings_of(database, default_region="de"))) as client:
         api = Api(client)
-        api.source()
         assert write(api, phone="030 123456")["lead"]["phones"] == ["+4930123456"]
         assert "one of DE" in write(api, external_id="tg:1", phone="12")["identity_note"]
 
 
 def test_the_environment_sets_the_region_of_phones_without_a_country_code(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = path.with_name("other.db")
     monkeypatch.setenv("CRM_DEFAULT_REGION", "DE")
-    with TestClient(create_app(settings_of(other))) as client:
+    with TestClient(create_app(settings_of(database))) as client:
         api = Api(client)
-        api.source()
         assert write(api, phone="030 123456")["lead_id"] == write(api, phone="+49 30 123456")["lead_id"] == 1
         assert write(api, phone="+7 999 123-45-67")["lead"]["phones"] == ["+79991234567"]
         assert [lead["id"] for lead in api.get("/leads/?phone=030%20123456")] == [1]

