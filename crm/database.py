@@ -120,8 +120,8 @@ class Database(ABC):
                 then(connection)
         except CommandError as error:
             raise StartupError(f"DATABASE_URL {self.name} is not one of this version: {error}") from error
-        except exc.DatabaseError as error:
-            reason = " ".join(str(error.orig).split())
+        except (exc.SQLAlchemyError, ValueError) as error:
+            reason = " ".join(str(getattr(error, "orig", error)).split())
             raise StartupError(f"DATABASE_URL {self.name} can't be opened or written: {reason}") from error
         self._writer.dispose()
 
@@ -190,13 +190,16 @@ def open_database(url: str, busy_timeout: float) -> Database:
 
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise StartupError("DATABASE_URL is not a database URL such as sqlite:///crm.db") from None
     has_password = parsed.password is not None or "password" in parsed.query
     name = parsed.difference_update_query(["password"]).render_as_string() if has_password else url
-    match parsed.get_backend_name():
-        case "sqlite":
-            return sqlite.SQLite(parsed, name, busy_timeout)
-        case "postgresql":
-            return postgres.PostgreSQL(parsed, name, busy_timeout)
-    raise StartupError(f"DATABASE_URL {name}: only sqlite:///FILE and postgresql://... are supported")
+    engines: dict[str, Callable[..., Database]] = {"sqlite": sqlite.SQLite, "postgresql": postgres.PostgreSQL}
+    driver = parsed.drivername.removesuffix("+psycopg")
+    if driver not in engines:
+        raise StartupError(f"DATABASE_URL {name}: only sqlite:///FILE and postgresql://... are supported")
+    try:
+        return engines[driver](parsed, name, busy_timeout)
+    except (exc.ArgumentError, ValueError, ModuleNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StartupError(f"DATABASE_URL {name} can't be opened: {reason}") from error

@@ -79,22 +79,10 @@ def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[C
     return read_contacts(session.connection(), query.of(statement))
 
 
-def _matching(session: Session, q: str, after_id: int, most: int) -> Any:
-    """Ids of the first leads with this text in name or identifiers; each half stops at `most`, when many match."""
-    names: Any = select(col(Lead.id).label("id")).where(col(Lead.id) > after_id, contains(session, col(Lead.name), q))
-    values: Any = (
-        select(col(LeadIdentifier.lead_id).label("id"))
-        .where(col(LeadIdentifier.lead_id) > after_id, contains(session, col(LeadIdentifier.value), q))
-        .distinct()
-    )
-    halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
-    return union(*(select(half.c.id) for half in halves))
-
-
 @router.get("/", summary="List and search leads")
 def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, service: ServiceDep) -> list[LeadListed]:
     """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all."""
-    statement = select(Lead.id).where(col(Lead.id) > (query.after_id or 0)).order_by(col(Lead.id))
+    owners: list[Any] = []
     for kind in FIELDS:
         text = getattr(query, kind)
         if text is not None:
@@ -103,10 +91,19 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
             except ValueError:  # what is no identifier is nobody's
                 return []
             owner = select(LeadIdentifier.lead_id).where(LeadIdentifier.kind == kind, LeadIdentifier.value == value)
-            statement = statement.where(col(Lead.id) == owner.scalar_subquery())
+            owners.append(owner.scalar_subquery())
+
+    def find(lead_id: Any, *conditions: Any) -> Any:
+        exact = [lead_id == owner for owner in owners]
+        return select(lead_id.label("id")).where(lead_id > (query.after_id or 0), *exact, *conditions)
+
+    statement = find(col(Lead.id)).order_by(col(Lead.id))
     if query.q is not None:
-        most = within_64_bits(query.skip + query.limit)
-        statement = statement.where(col(Lead.id).in_(_matching(session, query.q, query.after_id or 0, most)))
+        most = within_64_bits(query.skip + query.limit)  # each half stops there, when many match
+        names = find(col(Lead.id), contains(session, col(Lead.name), query.q))
+        values = find(col(LeadIdentifier.lead_id), contains(session, col(LeadIdentifier.value), query.q)).distinct()
+        halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
+        statement = select(union(*(select(half.c.id) for half in halves)).subquery().c.id).order_by("id")
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
     return _listed(session, [leads[lead_id] for lead_id in ids])

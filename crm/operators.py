@@ -131,7 +131,8 @@ def delete_operator(write: Write, operator_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: deactivate it instead."""
 
     operator = get_row(write.session, Operator, operator_id)
-    for table in (Contact, Assignment):
-        if write.session.exec(select(table.id).where(table.operator_id == operator_id).limit(1)).first():
-            raise Conflict(f"operator {operator_id} has contacts in its history: deactivate it instead")
+    for contact_id in (Contact.id, Assignment.contact_id):
+        had = write.session.exec(select(contact_id).filter_by(operator_id=operator_id).limit(1)).first()
+        if had:
+            raise Conflict(f"operator {operator_id} has had contacts, such as contact {had}: deactivate it instead")
     write.session.delete(operator)

@@ -69,8 +69,8 @@ class PostgreSQL(Database):
         }
         try:
             readers, writer = (create_engine(url, pool_size=size, **common) for size in (READERS, WRITERS))
-        except ModuleNotFoundError as error:
-            raise StartupError(f"DATABASE_URL {name} needs pip install 'mini-crm[postgres]' ({error})") from error
+        except ModuleNotFoundError:
+            raise StartupError(f"DATABASE_URL {name} needs the driver: pip install 'mini-crm[postgres]'") from None
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         event.listen(readers, "checkout", lambda connection, *_: connection.execute(begin))
         event.listen(writer, "handle_error", _leave_read_only_server)

@@ -175,8 +175,9 @@ def delete_source(write: Write, source_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: remove its operators instead."""
 
     source = get_row(write.session, Source, source_id)
-    if write.session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first():
-        raise Conflict(f"source {source_id} has contacts: remove its operators instead")
+    had = write.session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first()
+    if had:
+        raise Conflict(f"source {source_id} has contacts, such as contact {had}: remove its operators instead")
     write.session.delete(source)
 
 

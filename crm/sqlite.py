@@ -7,6 +7,8 @@ BEGIN IMMEDIATE.
 """
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,7 +42,7 @@ def _engine(url: URL, busy_timeout: float, pool_size: int, *pragmas: str) -> Eng
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:
         connection.isolation_level = None  # the driver's own transactions begin too late to protect a count
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", *pragmas):
+        for pragma in ("synchronous=FULL", *pragmas):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
@@ -63,6 +65,7 @@ class SQLite(Database):
     @contextmanager
     def alone(self) -> Iterator[Connection]:
         with self._writer.connect() as connection:
+            self._use_wal(connection)
             # Foreign keys are off, else rebuilding a table would clear the references to it.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -70,7 +73,21 @@ class SQLite(Database):
             if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise DatabaseError(None, None, ValueError(f"a reference of table {broken[0]} leads nowhere"))
             connection.exec_driver_sql("COMMIT")
+            self._path: str = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+            self._inode = os.stat(self._path).st_ino
         self._writer.dispose()
+
+    def _use_wal(self, connection: Connection) -> None:
+        """The file keeps the mode. Several processes that make a file at once must wait here by themselves."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+            except OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -108,6 +125,9 @@ class SQLite(Database):
         run_in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         with self._writer.connect() as connection:
             await run_in_thread(connection.exec_driver_sql, "BEGIN IMMEDIATE")
+            if not os.path.exists(self._path) or os.stat(self._path).st_ino != self._inode:
+                # The open connection would go on writing to the old one, and all that would be lost.
+                raise OperationalError(None, None, FileNotFoundError(f"{self._path} was deleted or replaced: restart"))
             for job in batch:
                 if job.in_thread:
                     await run_in_thread(job.run, connection)

@@ -1,16 +1,14 @@
 """Measures the service on this machine and prints one table: `python -m tests.bench` (a few minutes, needs wrk).
 
-The service is started as a user would start it, on a new SQLite file. wrk registers contacts of unique leads over 16
+The service is started as a user would start it, on a new SQLite file, or with --postgres on a new server with flushes to
+the disk, for 1, 2 and 4 workers and with a network delay. wrk registers contacts of unique leads over 16
 connections, while they are closed as they come, so that each operator has some tens of open contacts. In
 the same run the same is measured on a bare endpoint that validates and answers the same models without a database.
 """
 
 import argparse
 import json
-import os
-import random
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -24,11 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import FastAPI
+from sqlalchemy import create_engine
 
 from crm.models import ContactCreate, ContactPublic, LeadPublic, OperatorRef, SourceRef
+from tests.history import SOURCES, add_history, add_team
+from tests.postgres import Proxy, Server
 from tests.service import Service, serving
 
-SOURCES, OPERATORS, OPERATORS_PER_SOURCE, MAX_LOAD = 30, 100, 10, 60
 OPEN = 2_000  # contacts kept open: 20 for each operator
 CONNECTIONS = 16
 WRK = shutil.which("wrk") or ""
@@ -97,19 +97,18 @@ def peak_memory(service: Service) -> float:
 
 
 @contextmanager
-def closing_contacts(path: Path) -> Iterator[None]:
-    """Meanwhile closes all but the newest OPEN contacts, straight in the file: wrk and the service have the cores."""
+def closing_contacts(url: str) -> Iterator[None]:
+    """Meanwhile closes all but the newest OPEN contacts, past the service: wrk and the service have the cores."""
     stopped = threading.Event()
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
 
     def work() -> None:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        while not stopped.wait(0.2):
-            connection.execute(
-                "UPDATE contact SET status = 'closed', closed_at = created_at"
-                " WHERE status = 'new' AND id <= (SELECT max(id) FROM contact) - ?",
-                (OPEN,),
-            )
-        connection.close()
+        with engine.connect() as connection:
+            while not stopped.wait(0.2):
+                connection.exec_driver_sql(
+                    "UPDATE contact SET status = 'closed', closed_at = created_at"
+                    f" WHERE status = 'new' AND id <= (SELECT max(id) FROM contact) - {OPEN}"
+                )
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -118,62 +117,7 @@ def closing_contacts(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
-
-
-def add_team(service: Service) -> None:
-    rng = random.Random(1)
-    for number in range(1, OPERATORS + 1):
-        service.call("POST", "/operators/", {"name": f"Operator {number}", "max_load": MAX_LOAD})
-    for number in range(1, SOURCES + 1):
-        service.call("POST", "/sources/", {"name": f"Source {number}", "bot_id": f"bot-{number}"})
-        chosen = sorted(rng.sample(range(1, OPERATORS + 1), OPERATORS_PER_SOURCE))
-        entries = [{"operator_id": operator_id, "weight": rng.randint(1, 100)} for operator_id in chosen]
-        service.call("PUT", f"/sources/{number}/operators", entries)
-
-
-def add_history(path: Path, contacts: int) -> None:
-    """Writes closed contacts of as many leads straight into the file: over the API it would take far longer."""
-    rng = random.Random(2)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA cache_size=-1000000")
-    connection.execute("PRAGMA synchronous=OFF")
-    entries = list(connection.execute("SELECT source_id, operator_id, weight FROM source_operator ORDER BY 1, 2"))
-    by_source = {source: [entry for entry in entries if entry[0] == source] for source in range(1, SOURCES + 1)}
-    first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM lead").fetchone()[0]
-    begin = datetime.now(UTC) - timedelta(days=365)
-    leads, identifiers, rows, assignments = [], [], [], []
-    for number in range(contacts):
-        lead_id, source = first + number, rng.randint(1, SOURCES)
-        created = (begin + timedelta(days=364) * number / contacts).strftime("%Y-%m-%d %H:%M:%S.%f")
-        [chosen] = rng.choices(by_source[source], weights=[entry[2] for entry in by_source[source]])
-        seen = [
-            {"operator_id": operator, "weight": weight, "outcome": "not_drawn"}
-            | ({"outcome": "chosen", "load": 20, "max_load": MAX_LOAD} if operator == chosen[1] else {})
-            for _, operator, weight in by_source[source]
-        ]
-        leads.append((lead_id, created, f"Lead {number}"))
-        identifiers.append(("external_id", f"tg:{rng.randint(0, 2**30)}-h-{number}", lead_id))
-        identifiers.append(("phone", f"+7495{number:07}", lead_id))
-        rows.append((created, "Where is my order?", f"h-{number}", lead_id, source, chosen[1], created, created))
-        assignments.append((created, chosen[1], json.dumps(seen)))
-    first_contact = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM contact").fetchone()[0]
-    connection.execute("BEGIN IMMEDIATE")
-    connection.executemany("INSERT INTO lead (id, created_at, name) VALUES (?, ?, ?)", leads)
-    connection.executemany("INSERT INTO lead_identifier (kind, value, lead_id) VALUES (?, ?, ?)", identifiers)
-    connection.executemany(
-        "INSERT INTO contact (id, created_at, message, priority, event_id, lead_id, source_id, operator_id, status,"
-        " assigned_at, closed_at) VALUES (?, ?, ?, 0, ?, ?, ?, ?, 'closed', ?, ?)",
-        ((first_contact + index, *row) for index, row in enumerate(rows)),
-    )
-    connection.executemany(
-        "INSERT INTO assignment (contact_id, created_at, operator_id, reason, candidates)"
-        " VALUES (?, ?, ?, 'distributed', ?)",
-        ((first_contact + index, *row) for index, row in enumerate(assignments)),
-    )
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    os.sync()  # else the system writes all this to the disk during the measurement
+        engine.dispose()
 
 
 def calls(half: int) -> list[str]:
@@ -207,39 +151,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=15, help="of load for each figure (default 15)")
     parser.add_argument("--history", type=int, default=1_000_000, help="contacts of history (default 1,000,000)")
+    parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
     options = parser.parse_args()
     if not WRK:
         sys.exit("wrk is missing: install it with `apt-get install wrk` or `brew install wrk`")
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "crm.db"
-        print(f"{'':<40} {'contacts/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of bare':>8} {'MB':>6}")
-        with serving(path, "tests.bench:bare") as service:
+        print(f"{'':<45} {'contacts/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of bare':>8} {'MB':>6}")
+        with serving(f"sqlite:///{name}/bare.db", "tests.bench:bare") as service:
             wrk(service.port, 2)
             bare_result = wrk(service.port, options.seconds)
             report("bare endpoint", bare_result, bare_result, service)
-        with serving(path) as service:
-            add_team(service)
-            empty = measure("registration", service, path, options.seconds, bare_result)
-        add_history(path, options.history)
-        with serving(path) as service:
-            label = f"registration, {options.history:,} of history"
-            full = measure(label, service, path, options.seconds, bare_result)
-            print(f"rate with history / without: {full.rate / empty.rate:.2f}")
-            time_calls(service, options.history // 2)
+        if options.postgres:
+            server = Server(durable=True, shared_buffers="512MB", max_wal_size="4GB")
+            try:
+                bench_postgres(server, options.seconds, options.history, bare_result)
+            finally:
+                server.remove()
+        else:
+            bench(f"sqlite:///{name}/crm.db", options.seconds, options.history, bare_result)
 
 
-def measure(label: str, service: Service, path: Path, seconds: int, bare_result: Result) -> Result:
-    with closing_contacts(path):
-        wrk(service.port, 2)
-        result = wrk(service.port, seconds)
-    service.connection.close()  # it idled too long; the next call opens it again
-    report(label, result, bare_result, service)
+def bench(url: str, seconds: int, history: int, bare_result: Result, workers: int = 1) -> None:
+    """Without and with history, and the calls that read."""
+    empty = measure("registration", url, seconds, bare_result, workers)
+    add_history(url, history)
+    full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
+    print(f"rate with history / without: {full.rate / empty.rate:.2f}")
+    with serving(url, workers=workers) as service:
+        time_calls(service, history // 2)
+
+
+def bench_postgres(server: Server, seconds: int, history: int, bare_result: Result) -> None:
+    for workers in (1, 2, 4):
+        url = server.create_database()
+        measure(f"registration, {workers} workers", url, seconds, bare_result, workers)
+    with Proxy(server.port, delay=0.001) as proxy:
+        far = server.create_database().replace(f":{server.port}/", f":{proxy.port}/")
+        measure("registration, 2 workers, 1 ms of delay", far, seconds, bare_result, 2)
+    bench(server.create_database(), seconds, history, bare_result, 2)
+
+
+def measure(label: str, url: str, seconds: int, bare_result: Result, workers: int) -> Result:
+    with serving(url, workers=workers) as service:
+        if not service.call("GET", "/operators/"):
+            add_team(service.call)
+        with closing_contacts(url):
+            wrk(service.port, 2)
+            result = wrk(service.port, seconds)
+        report(label, result, bare_result, service)
     return result
 
 
 def report(label: str, result: Result, bare_result: Result, service: Service) -> None:
     print(
-        f"{label:<40} {result.rate:>10.0f} {result.p50:>8.1f} {result.p99:>8.1f} {result.errors:>7} "
+        f"{label:<45} {result.rate:>10.0f} {result.p50:>8.1f} {result.p99:>8.1f} {result.errors:>7} "
         f"{result.rate / bare_result.rate:>8.2f} {peak_memory(service):>6.0f}",
         flush=True,
     )

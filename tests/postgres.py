@@ -3,12 +3,17 @@
 Its binaries are driven directly. They refuse to run as root: then they run as `nobody`.
 """
 
+import asyncio
 import atexit
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,3 +143,56 @@ def empty_database() -> str:
     url = _migrated_database()
     sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
     return url
+
+
+class Proxy:
+    """Stands between the service and a server, on a port of its own; for the length of a block.
+
+    delay: seconds by which each answer of the server is late. lose: instead of this answer the connection breaks.
+    """
+
+    def __init__(self, port: int, delay: float = 0, lose: bytes | None = None) -> None:
+        self.target, self.delay, self.lose, self.port = port, delay, lose, free_port()
+
+    def __enter__(self) -> "Proxy":
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        listening = asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        for each in (writer, upstream_writer):
+            each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def answer(data: bytes) -> None:
+            if self.lose and self.lose in data:
+                self.lose = None
+                writer.transport.abort()
+                upstream_writer.close()
+            else:
+                writer.write(data)
+
+        async def pump(source: asyncio.StreamReader, sink: Callable[[bytes], object]) -> None:
+            while data := await source.read(65_536):
+                sink(data)
+
+        def answer_later(data: bytes) -> None:
+            self._loop.call_later(self.delay, answer, data)
+
+        with suppress(OSError):
+            await asyncio.wait(
+                [
+                    asyncio.create_task(pump(reader, upstream_writer.write)),
+                    asyncio.create_task(pump(upstream_reader, answer_later if self.delay else answer)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        writer.close()
+        upstream_writer.close()

@@ -33,7 +33,6 @@ class Service:
                     self.kill()
                     raise RuntimeError(f"{app} did not start")
                 time.sleep(0.05)
-        self.connection = self.connect()
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
@@ -65,12 +64,14 @@ class Service:
     def request(
         self, method: str, path: str, body: Any = None, over: http.client.HTTPConnection | None = None
     ) -> tuple[int, Any]:
-        """The status and the JSON of the answer."""
-        connection = over or self.connection
+        """The status and the JSON of the answer; over: a connection to keep."""
+        connection = over or self.connect()
         content = None if body is None else json.dumps(body)
         connection.request(method, path, content, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         text = answer.read()
+        if over is None:
+            connection.close()
         return answer.status, json.loads(text) if text else None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -82,7 +83,6 @@ class Service:
 
     def stop(self) -> None:
         """Asks all to finish, and waits."""
-        self.connection.close()
         for process in self.processes:
             process.terminate()
         for process in self.processes:

@@ -252,6 +252,18 @@ def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path
     check(f"sqlite:///{path}")
 
 
+def test_a_file_that_is_taken_away_gives_503_until_the_restart(path: Path) -> None:
+    """The open file would still take contacts, and nobody would ever see them again."""
+    with serving(f"sqlite:///{path}") as service:
+        body = {"source_id": add_source(service, operators=1, max_load=10), "lead_external_id": "tg:1"}
+        path.rename(path.with_name("moved.db"))
+        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
+        path.write_bytes(b"")
+        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
+        path.with_name("moved.db").rename(path)
+        assert retry_after(service, "POST", "/contacts/", body) == (201, None)
+
+
 def test_more_readers_at_once_than_threads_or_connections_are_all_served(database: str) -> None:
     with serving(database) as service, ThreadPoolExecutor(100) as pool:
         add_source(service, operators=5, max_load=10)

@@ -97,6 +97,10 @@ def test_q_combines_with_the_exact_filters(leads: Api, query: str) -> None:
     assert ids(leads, f"?{quote(query, safe='=&')}") == []
 
 
+def test_q_does_not_cut_off_whom_an_exact_filter_finds(leads: Api) -> None:
+    assert ids(leads, "?q=1&limit=1&phone=89160000001") == [2]
+
+
 @pytest.mark.parametrize("url", ["/leads/?nmae=ivan", "/leads/1/contacts?status=new"])
 def test_an_unknown_query_parameter_is_422_and_named(leads: Api, url: str) -> None:
     [problem] = leads.get(url, expect=422)["detail"]

@@ -299,6 +299,6 @@ class QueueOnPostgreSQL(Queue):
 
 
 TestQueueOnSQLite = QueueOnSQLite.TestCase
+TestQueueOnSQLite.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
 TestQueueOnPostgreSQL = QueueOnPostgreSQL.TestCase
-for test_case in (TestQueueOnSQLite, TestQueueOnPostgreSQL):
-    test_case.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
+TestQueueOnPostgreSQL.settings = settings(TestQueueOnSQLite.settings, max_examples=100)

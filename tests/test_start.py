@@ -78,6 +78,11 @@ def test_a_file_that_cannot_be_used_stops_the_start_with_one_line(path: Path, pr
         ("postgresql://me@127.0.0.1:1/crm?password=secret", "refused"),
         ("mysql://me:secret@localhost/crm", "only sqlite"),
         ("nonsense", "not a database URL"),
+        ("sqlite+aiosqlite:///x.db", "only sqlite"),
+        ("sqlite:///x.db?timeout=soon", "soon"),
+        ("sqlite://me:secret@host/x.db", "x.db"),
+        ("postgresql://me:secret@127.0.0.1:port/crm", "not a database URL"),
+        ("postgresql://me:secret@127.0.0.1:1/crm?nonsense=1", "nonsense"),
     ],
 )
 def test_a_url_that_cannot_be_used_stops_the_start_with_one_line(url: str, reason: str) -> None:

@@ -1,0 +1,99 @@
+"""What is asked often uses an index, however long the history: each statement that a call sends is explained."""
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, create_engine, event
+
+from crm.main import create_app
+from tests.conftest import Api, settings_of
+from tests.history import add_history, add_team
+
+CONTACTS = 100_000
+
+
+@pytest.fixture
+def grown(database: str) -> Iterator[Api]:
+    with TestClient(create_app(settings_of(database), random.Random(1))) as client:
+        api = Api(client)
+        add_team(lambda method, path, body: client.request(method, path, json=body))
+        add_history(database, CONTACTS)
+        nobody = api.source("Nobody")
+        for number in range(300):
+            api.contact(number % 30 + 1, f"tg:new-{number}")
+            api.contact(nobody, f"tg:waiting-{number}")
+        yield api
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """What SQLAlchemy sends meanwhile, with the parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, many: bool) -> None:
+        sent.append((statement, parameters[0] if many else parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def bad_steps(database: str, statement: str, parameters: Any) -> list[str]:
+    """The steps of its plan that read all of a table that grows, or sort a part of it that an index could give."""
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    is_sqlite = engine.dialect.name == "sqlite"
+    with engine.connect() as connection:
+        explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
+        rows = connection.exec_driver_sql(explain + statement, parameters).all()
+    engine.dispose()
+    steps = [str(row[-1]).strip() for row in rows]
+    grows = "(contact|lead|lead_identifier|assignment)"
+    if is_sqlite:
+        in_order_of_id = re.search(r"ORDER BY (contact|lead)\.id( DESC)?\s+LIMIT", statement)
+        scans = [step for step in steps if re.fullmatch(f"SCAN {grows}", step) and not in_order_of_id]
+        is_page = "LIMIT" in statement and re.search(rf"FROM {grows}\b", statement)
+        return scans + [step for step in steps if is_page and "TEMP B-TREE FOR ORDER BY" in step]
+    return [step for step in steps if re.search(f"Seq Scan on {grows}\\b", step)]
+
+
+def test_each_statement_of_what_is_asked_often_uses_an_index(grown: Api, database: str) -> None:
+    half = CONTACTS // 2
+    calls: list[tuple[str, str, Any]] = [
+        ("POST", "/contacts/", {"source_bot_id": "bot-7", "lead_external_id": "tg:1", "lead_phone": "84950000007"}),
+        ("POST", "/contacts/", {"source_id": 7, "lead_email": "a@example.com", "event_id": "h-1"}),
+        ("PATCH", f"/contacts/{CONTACTS + 1}/status", {"status": "closed"}),
+        ("POST", f"/contacts/{CONTACTS + 2}/assign", {"operator_id": 1}),
+        ("PATCH", "/operators/1", {"max_load": 61}),
+        ("PUT", "/sources/31/operators", [{"operator_id": number, "weight": 1} for number in range(1, 4)]),
+        ("POST", "/operators/5/release", None),
+        ("GET", "/sources/7/candidates", None),
+    ]
+    lists = ["/contacts/", f"/contacts/?before_id={half}", f"/contacts/{half}", f"/contacts/?lead_id={half}"]
+    lists += ["/contacts/?order=queue", "/contacts/?order=queue&source_id=31", "/contacts/?status=pending"]
+    lists += ["/contacts/?status=closed", f"/contacts/?status=new&before_id={half}", "/contacts/?source_id=5"]
+    lists += [
+        "/contacts/?operator_id=7",
+        "/contacts/?operator_id=7&status=closed",
+        "/contacts/?source_id=5&operator_id=7",
+    ]
+    lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=84950000001", "/leads/?external_id=tg:1"]
+    lists += [f"/leads/{half}", f"/leads/{half}/contacts", "/operators/", "/operators/7", "/sources/", "/health"]
+    calls += [("GET", call, None) for call in lists]
+    bad = []
+    for method, path, body in calls:
+        with statements() as sent:
+            answer = grown.client.request(method, path, json=body)
+        assert answer.status_code < 300, (path, answer.text)
+        explained = [each for each in sent if each[0].split()[0] in ("SELECT", "UPDATE", "DELETE", "WITH")]
+        assert explained or path == "/health", path
+        for statement, parameters in explained:
+            if "advisory" not in statement:
+                bad += [(path, statement, step) for step in bad_steps(database, statement, parameters)]
+    assert bad == []

@@ -1,0 +1,232 @@
+"""What only a server can do to the service: be away, restart, fail over, lose an answer; and the lock protocol."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from crm.database import open_database
+from crm.main import create_app
+from tests.conftest import Api, settings_of
+from tests.postgres import Proxy, Server, empty_database, server, sql
+from tests.service import Service, serving
+from tests.test_concurrency import Load, add_source, retry_after
+
+
+@pytest.fixture
+def database() -> str:
+    return empty_database()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that the test may stop."""
+    server = Server()
+    yield server
+    server.remove()
+
+
+def test_when_one_copy_is_killed_the_others_go_on_and_nothing_is_lost(database: str) -> None:
+    with serving(database, workers=2, copies=3) as service:
+        with Load(service, add_source(service, operators=5, max_load=10_000), threads=9) as load:
+            service.kill(slice(1))
+            load.wait(300)
+        assert set(load.statuses) == {201, "no answer"}
+        load.check_all_there(database)
+
+
+def test_a_server_that_crashes_and_restarts_under_load_gives_503_and_loses_nothing(own_server: Server) -> None:
+    database = own_server.create_database()
+    with serving(database, workers=2, copies=3) as service:
+        with Load(service, add_source(service, operators=5, max_load=10_000)) as load:
+            own_server.control("restart", "-m", "immediate")
+            load.wait(300)
+        assert set(load.statuses) <= {201, 503}
+        load.check_all_there(database)
+
+
+def health(service: Service) -> tuple[int, str | None]:
+    with closing(service.connect()) as connection:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers["Retry-After"]
+
+
+def test_a_server_that_is_away_gives_503_within_5_seconds_and_the_service_recovers(own_server: Server) -> None:
+    with serving(own_server.create_database()) as service:
+        body = {"source_id": add_source(service, operators=1, max_load=10), "lead_external_id": "tg:1"}
+        assert health(service) == (200, None)
+        own_server.stop()
+        begin = time.monotonic()
+        assert health(service) == (503, "1")
+        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
+        assert retry_after(service, "PATCH", "/operators/1", {"max_load": 5}) == (503, "1")
+        assert time.monotonic() - begin < 5
+        own_server.start()
+        assert health(service) == (200, None)
+        assert retry_after(service, "POST", "/contacts/", body) == (201, None)
+        assert service.call("GET", "/operators/1")["max_load"] == 10
+
+
+def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
+    """The primary crashes under load, its synchronous standby is promoted, and the load goes on."""
+    name = own_server.create_database().rpartition("/")[2]
+    standby = Server(primary=own_server)
+    try:
+        own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        own_server.sql("SELECT pg_reload_conf()")
+        while own_server.sql("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+            time.sleep(0.05)
+        ports = f"{own_server.port},{standby.port}"
+        both = f"postgresql://crm@/{name}?host=127.0.0.1,127.0.0.1&port={ports}&target_session_attrs=read-write"
+        with serving(both, workers=2) as service:
+            with Load(service, add_source(service, operators=5, max_load=10_000)) as load:
+                own_server.stop()
+                time.sleep(0.5)
+                standby.control("promote")
+                load.wait(300)
+            assert set(load.statuses) == {201, 503}
+            assert health(service) == (200, None)
+        load.check_all_there(standby.dsn(name))
+    finally:
+        standby.remove()
+
+
+def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_saved(database: str) -> None:
+    with Proxy(server().port) as proxy:
+        url = database.replace(f":{server().port}/", f":{proxy.port}/")
+        with TestClient(create_app(settings_of(url))) as client:
+            api = Api(client)
+            source_id = api.source(weights={api.operator(): 1})
+            proxy.lose = b"COMMIT\0"
+            body = {"source_id": source_id, "lead_external_id": "tg:1", "event_id": "1"}
+            answer = client.post("/contacts/", json=body)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert "may" in answer.json()["detail"]
+            assert [contact["id"] for contact in api.get("/contacts/")] == [1]
+            assert api.post("/contacts/", body, expect=200)["id"] == 1
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "40001"])
+def test_a_deadlock_is_tried_again_as_a_whole_and_at_last_a_503(database: str, sqlstate: str) -> None:
+    """A trigger that fails the first two times, or always, stands for other transactions."""
+    with TestClient(create_app(settings_of(database))) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(): 1})
+        sql(database, "CREATE SEQUENCE attempts")
+        sql(
+            database,
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF nextval('attempts') < 3 THEN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END IF;"
+            " RETURN NEW; END $$",
+        )
+        sql(database, "CREATE TRIGGER fail BEFORE INSERT ON assignment FOR EACH ROW EXECUTE FUNCTION fail()")
+        try:
+            api.contact(source_id)
+            assert sql(database, "SELECT last_value FROM attempts") == [(3,)]
+            sql(database, "ALTER SEQUENCE attempts MINVALUE -1000 RESTART -1000")
+            answer = client.post("/contacts/", json={"source_id": source_id, "lead_external_id": "tg:2"})
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert sql(database, "SELECT last_value FROM attempts") == [(-996,)]
+            assert len(api.get("/contacts/")) == len(api.get("/leads/")) == 1
+        finally:
+            sql(database, "DROP FUNCTION fail CASCADE")
+            sql(database, "DROP SEQUENCE attempts")
+
+
+@contextmanager
+def holding(database: str, *statements: str) -> Iterator[None]:
+    """Another transaction that has done this and stays open during the block."""
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+        yield
+    engine.dispose()
+
+
+SHARED, EXCLUSIVE = (f"SELECT pg_advisory_xact_lock{suffix}(4711001)" for suffix in ("_shared", ""))
+
+
+def test_only_registering_and_closing_share_the_lock_and_only_while_nobody_waits(database: str) -> None:
+    with TestClient(create_app(settings_of(database, busy_timeout=0.3))) as client:
+        api = Api(client)
+        anna, boris = api.operator("Anna", max_load=2), api.operator("Boris")
+        shop, nobody = api.source("Shop", {anna: 1}), api.source("Nobody")
+        with holding(database, SHARED):
+            first, second = api.contact(shop)["id"], api.contact(shop)["id"]
+            api.patch(f"/contacts/{first}/status", {"status": "in_progress"})
+            api.close(first)
+            first = api.contact(shop)["id"]
+            for method, path, body in (
+                ("POST", "/contacts/", {"source_id": nobody, "lead_external_id": "tg:1"}),  # has to wait
+                ("POST", "/contacts/", {"source_id": shop, "lead_external_id": "tg:1"}),  # all are full
+                ("PATCH", f"/operators/{anna}", {"max_load": 3}),
+                ("PUT", f"/sources/{shop}/operators", []),
+                ("POST", f"/contacts/{first}/assign", {"operator_id": boris}),
+                ("POST", f"/operators/{anna}/release", None),
+            ):
+                api.call(method, path, body, expect=503)
+        waiting = api.contact(shop)["id"]
+        with holding(database, SHARED):
+            api.call("PATCH", f"/contacts/{second}/status", {"status": "closed"}, expect=503)  # somebody gets the place
+            api.call("PATCH", f"/contacts/{waiting}/status", {"status": "closed"}, expect=503)  # waits itself
+        api.close(second)
+        assert api.get(f"/contacts/{waiting}")["operator_id"] == anna
+        with holding(database, EXCLUSIVE):
+            api.call("POST", "/contacts/", {"source_id": shop, "lead_external_id": "tg:1"}, expect=503)
+            assert api.get("/stats/")["contacts"] == 4
+
+
+def test_a_registration_waits_for_the_operator_it_drew_and_counts_after_that(database: str) -> None:
+    """The other transaction fills the last place: who counted before would go past the limit."""
+    with TestClient(create_app(settings_of(database))) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(max_load=1): 1})
+        api.close(api.contact(source_id)["id"])
+        loop = asyncio.new_event_loop()
+        fills = "UPDATE contact SET status = 'new', closed_at = NULL"
+        lock = "SELECT id FROM operator WHERE id = 1 FOR NO KEY UPDATE"
+        with holding(database, SHARED, lock, fills):
+            answer = loop.run_in_executor(None, api.contact, source_id, "tg:2")
+            time.sleep(0.3)
+            assert not answer.done()
+        assert loop.run_until_complete(answer)["status"] == "pending"
+        loop.close()
+
+
+def test_work_is_rolled_back_and_its_error_raised(database: str) -> None:
+    other = open_database(database, 1)
+
+    def fail(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO lead (created_at) VALUES (now())")
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(OperationalError):
+        asyncio.run(other.execute(fail))
+    assert sql(database, "SELECT count(*) FROM lead") == [(0,)]
+
+
+def test_without_the_driver_the_start_says_what_to_install(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(Exception, match=r"pip install 'mini-crm\[postgres\]'"):
+        open_database(database, 1)
+
+
+def test_times_are_utc_whatever_the_time_zone_of_the_server(database: str) -> None:
+    name = database.rpartition("/")[2]
+    sql(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Kamchatka'")
+    try:
+        with TestClient(create_app(settings_of(database))) as client:
+            contact: Any = Api(client).contact(Api(client).source())
+            assert json.dumps(contact).count('Z"') == 2
+    finally:
+        sql(database, f"ALTER DATABASE {name} RESET timezone")
