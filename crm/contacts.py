@@ -14,7 +14,7 @@ from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, NotFound, responses
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
-from crm.identity import KINDS, Claim, read_leads
+from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import (
     Assignment,
     AssignmentCreate,
@@ -51,10 +51,13 @@ REPEATED = (
     .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
     .scalar_subquery()
 )
-# All that a registration asks of its source, in one statement: a row for each operator, or one without.
+# All that a registration asks, in one statement: a row for each operator of the source, or one without.
 ARRIVAL: Any = (
     sqlalchemy.select(
-        col(Source.id), col(Source.name), col(Source.bot_id), REPEATED.label("repeated"), *distribution.ENTRY_COLUMNS
+        *(col(Source.id), col(Source.name), col(Source.bot_id)),
+        REPEATED.label("repeated"),
+        *OWNERS,
+        *distribution.ENTRY_COLUMNS,
     )
     .outerjoin(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
     .outerjoin(Operator, col(Operator.id) == col(SourceOperator.operator_id))
@@ -128,7 +131,8 @@ def register(
     by_id = body.source_id is not None
     key = body.source_id if by_id else body.source_bot_id
     arrival = ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT
-    rows = connection.execute(arrival, {"key": key, "event_id": body.event_id}).all()
+    identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
+    rows = connection.execute(arrival, {**identifiers, "key": key, "event_id": body.event_id}).all()
     if not rows:
         raise NotFound("source" if by_id else "source with bot_id", key)
     source = rows[0]
@@ -137,7 +141,8 @@ def register(
     entries = rows if source.operator_id is not None else []
     operator, candidates = distribution.choose_operator(connection, source.id, entries, rng)
     operator_id, now = operator.id if operator else None, utcnow()
-    lead, note = claim.find_or_create_lead(connection, (body.lead_name or "").strip() or None, now)
+    owners = {kind: getattr(source, f"owner_of_{kind}") for kind in KINDS}
+    lead, note = claim.find_or_create_lead(connection, owners, (body.lead_name or "").strip() or None, now)
     values: dict[str, Any] = {
         "message": body.message,
         "priority": body.priority,

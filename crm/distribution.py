@@ -45,7 +45,12 @@ ENTRIES: Any = (
     .order_by(col(SourceOperator.operator_id))
 )
 LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
-LOCK_OPERATOR = select(Operator.id).where(col(Operator.id) == bindparam("operator_id")).with_for_update(key_share=True)
+LOCK_OPERATOR = (
+    select(Operator.id)
+    .where(col(Operator.id) == bindparam("operator_id"))
+    .with_for_update(key_share=True)
+    .execution_options(wait=False)
+)
 # Of an operator who may get contacts of this source.
 LOAD_AND_LIMIT: Any = (
     select(LOAD.scalar_subquery().label("load"), Operator.max_load)
@@ -53,7 +58,7 @@ LOAD_AND_LIMIT: Any = (
     .where(col(SourceOperator.source_id) == bindparam("source_id"), col(SourceOperator.weight) > 0)
     .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active))
 )
-ADD_ASSIGNMENT = insert(Assignment)
+ADD_ASSIGNMENT = insert(Assignment).inline()
 QUEUE = (
     select(col(Contact.id), col(Contact.priority))
     .where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING)

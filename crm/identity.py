@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import Connection, bindparam, insert, or_, update
-from sqlmodel import col, select
+from sqlalchemy import Connection, bindparam, insert, update
+from sqlmodel import AutoString, col, select
 
 from crm.errors import Unprocessable
 from crm.fields import IdentifierKind
@@ -18,10 +18,13 @@ from crm.models import Lead, LeadIdentifier, LeadPublic
 KINDS: tuple[IdentifierKind, ...] = get_args(IdentifierKind)  # in the order in which they name the lead
 
 _kind, _value = col(LeadIdentifier.kind), col(LeadIdentifier.value)
-KNOWN = (
-    select(_kind, _value, col(LeadIdentifier.lead_id), col(Lead.name))
-    .join(Lead)
-    .where(or_(*((_kind == kind) & (_value == bindparam(kind)) for kind in KINDS)))
+# Whose each identifier is, as columns for a statement that looks up other things too.
+OWNERS = tuple(
+    select(col(LeadIdentifier.lead_id))
+    .where(_kind == kind, _value == bindparam(kind, type_=AutoString()))
+    .scalar_subquery()
+    .label(f"owner_of_{kind}")
+    for kind in KINDS
 )
 ADD_LEAD = insert(Lead)
 ADD_IDENTIFIER = insert(LeadIdentifier)
@@ -81,30 +84,27 @@ class Claim:
                     self.problems[kind] = str(error)
 
     def find_or_create_lead(
-        self, connection: Connection, name: str | None, now: datetime
+        self, connection: Connection, owners: Mapping[IdentifierKind, int | None], name: str | None, now: datetime
     ) -> tuple[LeadPublic, str | None]:
         """The lead as it is from now on and the identity note; call it under the write lock.
 
-        Unknown identifiers and a missing name are added to the lead. Raises Unprocessable when nothing is usable.
+        owners: the lead of each identifier that is known (OWNERS). Unknown ones and a missing name are added to the
+        lead. Raises Unprocessable when nothing is usable.
         """
         if not self.values:
             missing = {kind: self.problems.get(kind, "is missing") for kind in KINDS}
             raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
-        rows = connection.execute(KNOWN, {kind: self.values.get(kind) for kind in KINDS}).all()
-        known = {row.kind: row for row in rows}
-        naming = next((known[kind] for kind in KINDS if kind in known), None)
-        if naming is None:
-            added = connection.execute(ADD_LEAD, {"name": name, "created_at": now})
-            lead_id: int = added.inserted_primary_key[0]  # type: ignore[index]
-        else:
-            lead_id = naming.lead_id
-            if naming.name is None and name is not None:
-                connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
+        known = {kind: lead_id for kind, lead_id in owners.items() if lead_id is not None}
+        found = next((known[kind] for kind in KINDS if kind in known), None)
+        lead_id = found or connection.execute(ADD_LEAD, {"name": name, "created_at": now}).inserted_primary_key[0]  # type: ignore[index]
         new = [(kind, value) for kind, value in self.values.items() if kind not in known]
         if new:
             add_identifiers(connection, lead_id, new)
-        lead = read_leads(connection, [lead_id])[lead_id] if naming else lead_public(lead_id, now, name, new)
-        return lead, self._note({kind: row.lead_id for kind, row in known.items() if row.lead_id != lead_id})
+        lead = read_leads(connection, [lead_id])[lead_id] if found else lead_public(lead_id, now, name, new)
+        if lead.name is None and name is not None:
+            connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
+            lead = read_leads(connection, [lead_id])[lead_id]
+        return lead, self._note({kind: owner for kind, owner in known.items() if owner != lead_id})
 
     def _note(self, others: Mapping[IdentifierKind, int]) -> str | None:
         notes = [f"lead_{kind} {self._texts[kind]!r} {why}" for kind, why in self.problems.items()]

@@ -19,13 +19,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from crm.database import Database, NotAlone, in_session
@@ -54,25 +55,41 @@ def _leave_read_only_server(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
+    """In a pipeline, statements travel together until one comes whose rows are wanted: five round trips for ten."""
+    options = context.execution_options
+    if options.get("pipeline") is None:
+        return False  # as usual
+    cursor.execute(statement, parameters)
+    if options.get("wait", statement.startswith("SELECT") or "RETURNING" in statement):
+        options["pipeline"].sync()
+    return True
+
+
 class PostgreSQL(Database):
     """Raises StartupError when the driver is not installed."""
 
     def __init__(self, url: URL, name: str, busy_timeout: float) -> None:
-        session = {"lock_timeout": busy_timeout, "idle_in_transaction_session_timeout": 2 * busy_timeout}
-        options = " ".join(f"-c {option}={int(seconds * 1000)}" for option, seconds in session.items())
-        own = AWAY | {"options": f"{options} -c timezone=UTC {url.query.get('options', '')}"}
+        session: dict[str, object] = {
+            "lock_timeout": f"{busy_timeout}s",
+            "idle_in_transaction_session_timeout": f"{2 * busy_timeout}s",
+            "timezone": "UTC",
+        }
+        options = "".join(f"-c {option}={value} " for option, value in session.items())
+        own = AWAY | {"options": options + str(url.query.get("options", ""))}
         common = {
             "connect_args": {option: own[option] for option in own if option == "options" or option not in url.query},
             "isolation_level": "AUTOCOMMIT",  # each BEGIN is ours
             "max_overflow": 0,
-            "pool_pre_ping": True,
         }
         try:
-            readers, writer = (create_engine(url, pool_size=size, **common) for size in (READERS, WRITERS))
+            readers = create_engine(url, pool_size=READERS, pool_pre_ping=True, **common)
+            writer = create_engine(url, pool_size=WRITERS, **common)
         except ModuleNotFoundError:
             raise StartupError(f"DATABASE_URL {name} needs the driver: pip install 'mini-crm[postgres]'") from None
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         event.listen(readers, "checkout", lambda connection, *_: connection.execute(begin))
+        event.listen(writer, "do_execute", _execute)
         event.listen(writer, "handle_error", _leave_read_only_server)
         super().__init__(name, readers, writer, busy_timeout)
         self._threads = ThreadPoolExecutor(WRITERS, "writer")
@@ -108,24 +125,28 @@ class PostgreSQL(Database):
                 if not shared:
                     raise
                 shared = False
-            except OperationalError as error:
+            except DBAPIError as error:
                 failures += 1
-                if failures == ATTEMPTS or getattr(error.orig, "sqlstate", None) not in REPEATABLE:
+                was_broken = error.connection_invalidated and failures == 1  # since its last use; others may do
+                is_repeatable = getattr(error.orig, "sqlstate", None) in REPEATABLE and failures < ATTEMPTS
+                if not (was_broken or is_repeatable):
                     raise
                 time.sleep(random.uniform(0, 0.02 * 2**failures))
 
     @contextmanager
     def _transaction(self, shared: bool) -> Iterator[Connection]:
-        """Rolled back if the block raises."""
+        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`)."""
         with self._writer.connect() as connection:
-            connection.execution_options(shared=shared)
-            suffix = "_shared" if shared else ""
-            connection.exec_driver_sql(f"BEGIN; SELECT pg_advisory_xact_lock{suffix}({LOCK})")
-            yield connection
-            try:
-                connection.exec_driver_sql("COMMIT")
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                # It may have been done, so it must not be repeated here: with an event_id the bot can.
-                raise Unavailable("the database went away during the commit: it may be saved or not") from error
+            driver: Any = connection.connection.driver_connection
+            with driver.pipeline() if shared else nullcontext() as pipeline:
+                connection.execution_options(shared=shared, pipeline=pipeline)
+                for statement in ("BEGIN", f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({LOCK})"):
+                    connection.exec_driver_sql(statement, execution_options={"wait": False})
+                yield connection
+                try:
+                    connection.exec_driver_sql("COMMIT", execution_options={"wait": True})
+                except DBAPIError as error:
+                    if not error.connection_invalidated:
+                        raise
+                    # It may have been done, so it must not be repeated here: with an event_id the bot can.
+                    raise Unavailable("the database went away during the commit: it may be saved or not") from error

@@ -8,17 +8,15 @@ import atexit
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from sqlalchemy import NullPool, create_engine
 
 from crm.database import open_database
@@ -56,7 +54,7 @@ class Server:
             shutil.chown(self.data, USER)
         self.port = free_port()
         if primary:
-            self.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-d", primary.dsn("postgres"))
+            self.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", primary.dsn("postgres"))
         else:
             locale = ("--locale-provider=builtin", "--locale=C.UTF-8", "-E", "UTF8")
             self.run("initdb", "-D", self.data, "-U", "crm", "-A", "trust", "--no-sync", *locale)
@@ -155,44 +153,59 @@ class Proxy:
         self.target, self.delay, self.lose, self.port = port, delay, lose, free_port()
 
     def __enter__(self) -> "Proxy":
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        listening = asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+        listening = self.loop.create_server(lambda: _Downstream(self), "127.0.0.1", self.port)
+        asyncio.run_coroutine_threadsafe(listening, self.loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        for each in (writer, upstream_writer):
-            each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-        def answer(data: bytes) -> None:
-            if self.lose and self.lose in data:
-                self.lose = None
-                writer.transport.abort()
-                upstream_writer.close()
-            else:
-                writer.write(data)
+class _Downstream(asyncio.Protocol):
+    """The service's side of a connection; what it sends before there is an upstream waits."""
 
-        async def pump(source: asyncio.StreamReader, sink: Callable[[bytes], object]) -> None:
-            while data := await source.read(65_536):
-                sink(data)
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy, self.waiting, self.upstream = proxy, [], None
 
-        def answer_later(data: bytes) -> None:
-            self._loop.call_later(self.delay, answer, data)
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        connecting = self.proxy.loop.create_connection(lambda: _Upstream(self), "127.0.0.1", self.proxy.target)
+        self.connecting = self.proxy.loop.create_task(connecting)
 
-        with suppress(OSError):
-            await asyncio.wait(
-                [
-                    asyncio.create_task(pump(reader, upstream_writer.write)),
-                    asyncio.create_task(pump(upstream_reader, answer_later if self.delay else answer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        writer.close()
-        upstream_writer.close()
+    def data_received(self, data: bytes) -> None:
+        if self.upstream is None:
+            self.waiting.append(data)
+        else:
+            self.upstream.write(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self.upstream is not None:
+            self.upstream.close()
+
+
+class _Upstream(asyncio.Protocol):
+    """The server's side."""
+
+    def __init__(self, down: _Downstream) -> None:
+        self.down = down
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.down.upstream = transport
+        transport.writelines(self.down.waiting)
+
+    def data_received(self, data: bytes) -> None:
+        proxy = self.down.proxy
+        if proxy.lose and proxy.lose in data:
+            proxy.lose = None
+            self.down.transport.abort()
+        elif proxy.delay:
+            proxy.loop.call_later(proxy.delay, self.down.transport.write, data)
+        else:
+            self.down.transport.write(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.down.transport.close()
