@@ -232,7 +232,6 @@ def distribute_contacts(write: Write, query: Annotated[DistributeQuery, Query()]
 
     It happens by itself whenever room appears: this call finds nothing to do, unless rows were changed past the API.
     """
-
     if query.source_id is not None:
         get_row(write.session, Source, query.source_id)
     assigned = write.distributor.hand_out(query.source_id)
@@ -267,7 +266,6 @@ def assign_contact(write: Write, contact_id: PathId, body: AssignmentCreate) -> 
 
     `force` goes past the limit or inactivity. What waits for the former operator gets the place that it leaves.
     """
-
     contact = get_row(write.session, Contact, contact_id)
     operator = get_row(write.session, Operator, body.operator_id) if body.operator_id is not None else None
     write.distributor.assign(contact, operator, body.force)

@@ -77,7 +77,6 @@ def _detail(session: Session, operator: Operator) -> OperatorDetail:
 @writes
 def create_operator(write: Write, body: OperatorCreate) -> OperatorPublic:
     """A new operator gets nothing until a source has a weight for it."""
-
     operator = Operator.model_validate(body)
     write.session.add(operator)
     write.session.flush()
@@ -106,7 +105,6 @@ def update_operator(write: Write, operator_id: PathId, body: OperatorUpdate) -> 
 
     Activated, or with a higher limit, it gets at once what waits for it.
     """
-
     operator = get_row(write.session, Operator, operator_id)
     operator.sqlmodel_update(body.model_dump(exclude_unset=True))
     write.session.flush()
@@ -118,7 +116,6 @@ def update_operator(write: Write, operator_id: PathId, body: OperatorUpdate) -> 
 @writes
 def release_operator(write: Write, operator_id: PathId) -> ReleaseResult:
     """Deactivates it, and draws its open contacts to others by weight, or returns them to their place in the queue."""
-
     get_row(write.session, Operator, operator_id).is_active = False
     write.session.flush()
     reassigned, pending = write.distributor.release(operator_id)
@@ -129,7 +126,6 @@ def release_operator(write: Write, operator_id: PathId) -> ReleaseResult:
 @writes
 def delete_operator(write: Write, operator_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: deactivate it instead."""
-
     operator = get_row(write.session, Operator, operator_id)
     for contact_id in (Contact.id, Assignment.contact_id):
         had = write.session.exec(select(contact_id).filter_by(operator_id=operator_id).limit(1)).first()

@@ -117,7 +117,6 @@ def _check_unique(session: Session, source: Source) -> None:
 @writes
 def create_source(write: Write, body: SourceCreate) -> SourcePublic:
     """One for each bot. Its contacts wait until it has operators with weights."""
-
     source = Source.model_validate(body)
     _check_unique(write.session, source)
     write.session.add(source)
@@ -160,7 +159,6 @@ def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePub
 @writes
 def update_source(write: Write, source_id: PathId, body: SourceUpdate) -> SourcePublic:
     """Only what is sent changes; null removes the bot_id or the description."""
-
     source = get_row(write.session, Source, source_id)
     with write.session.no_autoflush:
         source.sqlmodel_update(body.model_dump(exclude_unset=True))
@@ -173,7 +171,6 @@ def update_source(write: Write, source_id: PathId, body: SourceUpdate) -> Source
 @writes
 def delete_source(write: Write, source_id: PathId) -> None:
     """Its weights go along. One that ever had a contact stays: remove its operators instead."""
-
     source = get_row(write.session, Source, source_id)
     had = write.session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first()
     if had:
@@ -187,7 +184,6 @@ def delete_source(write: Write, source_id: PathId) -> None:
 @writes
 def add_source_operator(write: Write, source_id: PathId, body: SourceOperatorCreate) -> SourceOperatorPublic:
     """From now on it gets contacts of this source, by its weight relative to those of the others."""
-
     get_row(write.session, Source, source_id)
     get_row(write.session, Operator, body.operator_id)
     if write.session.get(SourceOperator, (source_id, body.operator_id)) is not None:
@@ -245,5 +241,4 @@ def update_source_operator(
 @writes
 def remove_source_operator(write: Write, source_id: PathId, operator_id: PathId) -> None:
     """Contacts that it has already stay with it."""
-
     write.session.delete(_get_entry(write.session, source_id, operator_id))

@@ -134,11 +134,11 @@ def _operator_stats(session: Session, operators: Sequence[Operator], period: Per
     totals: Counter[int | None] = Counter()
     for (_, operator_id), contacts in _counts(session, period, *conditions).items():
         totals[operator_id] += contacts
-    still_open = _open(session, *conditions)
-    still_open_of_period = _open(session, *conditions, *period.on(col(Contact.created_at)))
+    loads = {operator_id: statuses.total() for operator_id, statuses in _open(session, *conditions).items()}
+    still_open = _open(session, *conditions, *period.on(col(Contact.created_at)))
     answer = []
     for operator in operators:
-        load, statuses = still_open[operator.id].total(), still_open_of_period[operator.id]
+        load, total, statuses = loads.get(operator.id, 0), totals[operator.id], still_open[operator.id]
         answer.append(
             OperatorStats(
                 operator_id=operator.id,
@@ -148,8 +148,8 @@ def _operator_stats(session: Session, operators: Sequence[Operator], period: Per
                 load=load,
                 available=max(0, operator.max_load - load),
                 utilization=ratio(load, operator.max_load),
-                total_contacts=totals[operator.id],
-                by_status=ByStatus(closed=totals[operator.id] - statuses.total(), **statuses),
+                total_contacts=total,
+                by_status=ByStatus(closed=total - statuses.total(), **statuses),
             )
         )
     return answer
@@ -169,31 +169,27 @@ def get_operator_stats(operator_id: PathId, period: PeriodQuery, session: Sessio
 
 def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -> list[SourceStats]:
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
-    pending = dict(
-        session.exec(select(Contact.source_id, func.count()).where(IS_PENDING).group_by(col(Contact.source_id))).all()
-    )
+    group = col(Contact.source_id)
+    pending = dict(session.exec(select(group, func.count()).where(IS_PENDING).group_by(group)).all())
     weights: dict[int, dict[int, float]] = defaultdict(dict)
     for entry in session.exec(select(SourceOperator)):
         weights[entry.source_id][entry.operator_id] = entry.weight
-    contacts: dict[int, dict[int, int]] = defaultdict(dict)
-    for (source_id, operator_id), count in counts.items():
-        if operator_id is not None:
-            contacts[source_id][operator_id] = count
     answer = []
     for source in sources:
-        its_weights, its_contacts = weights[source.id], contacts[source.id]
-        total_weight, assigned = sum(its_weights.values()), sum(its_contacts.values())
-        unassigned = counts.get((source.id, None), 0)
+        weight = weights[source.id]
+        contacts = {operator: n for (source_id, operator), n in counts.items() if source_id == source.id}
+        unassigned = contacts.pop(None, 0)
+        assigned, total_weight = sum(contacts.values()), sum(weight.values())
         operators = [
             SourceOperatorStats(
                 operator_id=operator_id,
                 operator_name=names[operator_id],
-                weight=its_weights.get(operator_id, 0),
-                target_share=ratio(its_weights.get(operator_id, 0), total_weight),
-                contacts=its_contacts.get(operator_id, 0),
-                actual_share=ratio(its_contacts.get(operator_id, 0), assigned),
+                weight=weight.get(operator_id, 0),
+                target_share=ratio(weight.get(operator_id, 0), total_weight),
+                contacts=contacts.get(operator_id, 0),
+                actual_share=ratio(contacts.get(operator_id, 0), assigned),
             )
-            for operator_id in sorted(its_weights.keys() | its_contacts.keys())
+            for operator_id in sorted({*weight, *filter(None, contacts)})
         ]
         answer.append(
             SourceStats(

@@ -1,9 +1,9 @@
 """Measures the service on this machine and prints one table: `python -m tests.bench` (a few minutes, needs wrk).
 
-The service is started as a user would start it, on a new SQLite file, or with --postgres on a new server with flushes to
-the disk, for 1, 2 and 4 workers and with a network delay. wrk registers contacts of unique leads over 16
-connections, while they are closed as they come, so that each operator has some tens of open contacts. In
-the same run the same is measured on a bare endpoint that validates and answers the same models without a database.
+The service is started as a user would start it, on a new SQLite file; with --postgres on a new server that flushes to
+the disk, with 1, 2 and 4 workers and with a delay of the network. wrk registers contacts of unique leads over 16
+connections, while they are closed as they come, so that each operator has some tens of open contacts. In the same run
+the same is measured on a bare endpoint that validates and answers the same models without a database.
 """
 
 import argparse

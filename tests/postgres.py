@@ -54,7 +54,9 @@ class Server:
             shutil.chown(self.data, USER)
         self.port = free_port()
         if primary:
-            self.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", primary.dsn("postgres"))
+            self.run(
+                "pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", primary.dsn("postgres")
+            )
         else:
             locale = ("--locale-provider=builtin", "--locale=C.UTF-8", "-E", "UTF8")
             self.run("initdb", "-D", self.data, "-U", "crm", "-A", "trust", "--no-sync", *locale)
