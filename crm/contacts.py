@@ -1,21 +1,24 @@
 """Contacts: one comes in, its lead is found, one operator gets it; later it is worked on and closed."""
 
 import random
+import re
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import Connection, bindparam, func, insert, inspect, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
 from crm import distribution
+from crm.auth import Caller, CallerDep
 from crm.database import get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
-from crm.errors import Conflict, NotFound, responses
+from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import (
+    ApiKey,
     Assignment,
     AssignmentCreate,
     AssignmentPublic,
@@ -23,6 +26,8 @@ from crm.models import (
     ContactCreate,
     ContactDetail,
     ContactPublic,
+    ContactReceipt,
+    LeadReceipt,
     Operator,
     OperatorRef,
     Source,
@@ -31,7 +36,7 @@ from crm.models import (
     StatusUpdate,
 )
 
-router = APIRouter(prefix="/contacts", tags=["Contacts"], responses=responses(503))
+router = APIRouter(prefix="/contacts", tags=["Contacts"])
 
 COLUMNS = inspect(Contact).columns
 CONTACTS: Any = (
@@ -51,11 +56,13 @@ REPEATED = (
     .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
     .scalar_subquery()
 )
+HAS_KEY = exists().where(col(ApiKey.id) == bindparam("key_id"))
 # All that a registration asks, in one statement: a row for each operator of the source, or one without.
 ARRIVAL: Any = (
     sqlalchemy.select(
         *(col(Source.id), col(Source.name), col(Source.bot_id)),
         REPEATED.label("repeated"),
+        HAS_KEY.label("has_key"),
         *OWNERS,
         *distribution.ENTRY_COLUMNS,
     )
@@ -122,17 +129,25 @@ def read_contact(connection: Connection, contact_id: int) -> ContactPublic:
 
 
 def register(
-    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random
+    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller
 ) -> tuple[ContactPublic, bool]:
     """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
 
-    Raises NotFound (no such source) and Unprocessable (no usable identifier).
+    Raises NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not that
+    source) and Unauthorized (revoked).
     """
-    by_id = body.source_id is not None
-    key = body.source_id if by_id else body.source_bot_id
+    source_id = caller.source_id or body.source_id
+    by_id = source_id is not None
+    key = source_id if by_id else body.source_bot_id
     arrival = ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT
     identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
-    rows = connection.execute(arrival, {**identifiers, "key": key, "event_id": body.event_id}).all()
+    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id}
+    rows = connection.execute(arrival, parameters).all()
+    if caller.source_id is not None:
+        if not rows or not rows[0].has_key:
+            raise Unauthorized("this key is not known, or no longer")
+        if body.source_id not in (None, caller.source_id) or body.source_bot_id not in (None, rows[0].bot_id):
+            raise Forbidden(f"this key is for source {caller.source_id} only")
     if not rows:
         raise NotFound("source" if by_id else "source with bot_id", key)
     source = rows[0]
@@ -164,10 +179,12 @@ def register(
     return ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
 
 
-def change_status(connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random) -> ContactPublic:
+def change_status(
+    connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random, caller: Caller
+) -> ContactPublic:
     """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md)."""
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
-    if owner is None:
+    if owner is None or caller.operator_id not in (None, owner.operator_id):
         raise NotFound("contact", contact_id)
     distribution.lock_operator(connection, owner.operator_id)
     before = connection.execute(STATUS, {"contact_id": contact_id}).scalar_one()
@@ -187,25 +204,44 @@ def change_status(connection: Connection, contact_id: int, status: ContactStatus
     summary="Register a contact",
     responses={
         **responses(404),
-        200: {"model": ContactPublic, "description": "A repeat of this event_id: the first contact, as it is now."},
+        200: {
+            "model": ContactPublic | ContactReceipt,
+            "description": "A repeat of this event_id: the first contact, as it is now.",
+        },
     },
 )
-async def create_contact(body: ContactCreate, response: Response, service: ServiceDep) -> ContactPublic:
+async def create_contact(
+    body: ContactCreate, response: Response, service: ServiceDep, caller: CallerDep
+) -> ContactPublic | ContactReceipt:
     """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
 
     Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
     """
     claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
-    contact, is_new = await service.database.execute(lambda connection: register(connection, body, claim, service.rng))
+    if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
+        raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])
+    contact, is_new = await service.database.execute(
+        lambda connection: register(connection, body, claim, service.rng, caller)
+    )
     if not is_new:
         response.status_code = 200
-    return contact
+    return contact if caller.source_id is None else receipt(contact, body, claim)
+
+
+def receipt(contact: ContactPublic, body: ContactCreate, claim: Claim) -> ContactReceipt:
+    """What a bot may know of a contact: of the lead nothing that other bots said."""
+    lists = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
+    lead = LeadReceipt(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
+    note = re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note or "") or None
+    return ContactReceipt(**{**dict(contact), "lead": lead, "identity_note": note})
 
 
 @router.get("/", summary="List contacts")
-def list_contacts(query: Annotated[ContactQuery, Query()], session: SessionDep) -> list[ContactPublic]:
+def list_contacts(
+    query: Annotated[ContactQuery, Query()], session: SessionDep, caller: CallerDep
+) -> list[ContactPublic]:
     """Newest first, or with `order=queue` the waiting ones in the order of handing out. Filters combine with AND."""
-    statement = CONTACTS
+    statement = caller.own(CONTACTS)
     for field in ("lead_id", "source_id", "operator_id", "status"):
         value = getattr(query, field)
         if value is not None:
@@ -242,20 +278,27 @@ def distribute_contacts(write: Write, query: Annotated[DistributeQuery, Query()]
 
 
 @router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
-def get_contact(contact_id: PathId, session: SessionDep) -> ContactDetail:
+def get_contact(contact_id: PathId, session: SessionDep, caller: CallerDep) -> ContactDetail:
     """With its history: who got it, why, and what each draw saw."""
     contact = read_contact(session.connection(), contact_id)
-    history = session.exec(
-        select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id))
-    ).all()
-    return ContactDetail(**dict(contact), history=[AssignmentPublic.model_validate(entry) for entry in history])
+    if caller.operator_id not in (None, contact.operator_id):
+        raise NotFound("contact", contact_id)
+    entries = session.exec(select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id)))
+    history = [AssignmentPublic.model_validate(entry) for entry in entries]
+    if caller.operator_id is not None:
+        history = [entry for entry in history if entry.operator_id == caller.operator_id]
+        for entry in history:
+            entry.candidates = [seen for seen in entry.candidates if seen.operator_id == caller.operator_id]
+    return ContactDetail(**dict(contact), history=history)
 
 
 @router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
-async def update_contact_status(contact_id: PathId, body: StatusUpdate, service: ServiceDep) -> ContactPublic:
+async def update_contact_status(
+    contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
+) -> ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
     return await service.database.execute(
-        lambda connection: change_status(connection, contact_id, body.status, service.rng)
+        lambda connection: change_status(connection, contact_id, body.status, service.rng, caller)
     )
 
 

@@ -43,6 +43,24 @@ class NotFound(DomainError):
         super().__init__(f"{what} {key!r} not found")
 
 
+class Unauthorized(DomainError):
+    """No key, or none that is known."""
+
+    status_code = 401
+
+
+class Forbidden(DomainError):
+    """The key's role has no part in this."""
+
+    status_code = 403
+
+
+class TooManyRequests(DomainError):
+    """Of this key."""
+
+    status_code = 429
+
+
 class Conflict(DomainError):
     """Clashes with the present state; the detail names the thing it clashes with, with its id."""
 
@@ -65,8 +83,12 @@ class Unavailable(DomainError):
 
 
 DESCRIPTIONS = {
+    401: "No key, or one that is not known or was revoked.",
+    403: "Not for a key of this role, or without keys not from another machine.",
     404: "Not there; the detail says what.",
     409: "Clashes with the present state; the detail names what it clashes with.",
+    413: "The body is larger than 256 KiB.",
+    429: "Too many requests of this key: try again after `Retry-After` seconds.",
     503: "The database is away, full or busy. Nothing was changed, unless the detail says that it may have been: "
     "try again after `Retry-After` seconds, safely with an `event_id`.",
 }
@@ -123,5 +145,6 @@ def _allowed_methods(request: Request) -> str:
 def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
     body = json.dumps({"detail": detail}, ensure_ascii=True, separators=(",", ":"))
-    wait = {"Retry-After": str(RETRY_AFTER)} if status_code == 503 else {}
-    return Response(body, status_code, wait | dict(headers or {}), media_type="application/json")
+    own = {"Retry-After": str(RETRY_AFTER)} if status_code in (429, 503) else {}
+    own |= {"WWW-Authenticate": "APIKey"} if status_code == 401 else {}
+    return Response(body, status_code, own | dict(headers or {}), media_type="application/json")

@@ -25,6 +25,7 @@ ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]
 Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
 IdentifierKind = Literal["external_id", "phone", "email"]
+Role = Literal["admin", "source", "operator", "metrics"]
 
 
 def utcnow() -> datetime:

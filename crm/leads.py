@@ -7,15 +7,16 @@ from pydantic import WithJsonSchema
 from sqlalchemy import delete, func, literal_column, union
 from sqlmodel import Field, Session, col, select, tuple_
 
+from crm.auth import Caller, CallerDep
 from crm.contacts import CONTACTS, read_contacts
 from crm.database import contains, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.errors import Conflict, Unprocessable, responses
+from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import add_identifiers, normalise, read_leads
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
 
-router = APIRouter(prefix="/leads", tags=["Leads"], responses=responses(503))
+router = APIRouter(prefix="/leads", tags=["Leads"])
 
 
 class LeadUpdate(Input):
@@ -56,31 +57,37 @@ class LeadContactQuery(Page):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
 
 
-def _listed(session: Session, leads: list[LeadPublic]) -> list[LeadListed]:
-    counts = dict(
-        session.exec(
-            select(Contact.lead_id, func.count())
-            .where(col(Contact.lead_id).in_([lead.id for lead in leads]))
-            .group_by(col(Contact.lead_id))
-        ).all()
-    )
+def _listed(session: Session, leads: list[LeadPublic], caller: Caller) -> list[LeadListed]:
+    ids = [lead.id for lead in leads]
+    statement = select(Contact.lead_id, func.count()).where(col(Contact.lead_id).in_(ids))
+    counts = dict(session.exec(caller.own(statement).group_by(col(Contact.lead_id))).all())
     return [LeadListed(**dict(lead), contacts_count=counts.get(lead.id, 0)) for lead in leads]
 
 
-def _detail(session: Session, lead_id: int) -> LeadDetail:
-    [lead] = _listed(session, [read_leads(session.connection(), [lead_id])[lead_id]])
-    return LeadDetail(**dict(lead), contacts=_contacts(session, lead_id, LeadContactQuery()))
+def _detail(session: Session, lead_id: int, caller: Caller) -> LeadDetail:
+    [lead] = _listed(session, [read_leads(session.connection(), [lead_id])[lead_id]], caller)
+    return LeadDetail(**dict(lead), contacts=_contacts(session, lead_id, LeadContactQuery(), caller))
 
 
-def _contacts(session: Session, lead_id: int, query: LeadContactQuery) -> list[ContactPublic]:
-    statement = CONTACTS.where(col(Contact.lead_id) == lead_id).order_by(col(Contact.id).desc())
+def _get(session: Session, lead_id: int, caller: Caller) -> None:
+    """Raises NotFound, for an operator also when it has no contact of this lead."""
+    get_row(session, Lead, lead_id)
+    own = caller.own(select(Contact.id).where(Contact.lead_id == lead_id)).limit(1)
+    if caller.operator_id is not None and session.exec(own).first() is None:
+        raise NotFound("lead", lead_id)
+
+
+def _contacts(session: Session, lead_id: int, query: LeadContactQuery, caller: Caller) -> list[ContactPublic]:
+    statement = caller.own(CONTACTS).where(col(Contact.lead_id) == lead_id).order_by(col(Contact.id).desc())
     if query.before_id is not None:
         statement = statement.where(col(Contact.id) < query.before_id)
     return read_contacts(session.connection(), query.of(statement))
 
 
 @router.get("/", summary="List and search leads")
-def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, service: ServiceDep) -> list[LeadListed]:
+def list_leads(
+    query: Annotated[LeadQuery, Query()], session: SessionDep, service: ServiceDep, caller: CallerDep
+) -> list[LeadListed]:
     """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all."""
     owners: list[Any] = []
     for kind in FIELDS:
@@ -95,6 +102,8 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
 
     def find(lead_id: Any, *conditions: Any) -> Any:
         exact = [lead_id == owner for owner in owners]
+        if caller.operator_id is not None:
+            exact.append(lead_id.in_(caller.own(select(Contact.lead_id))))
         return select(lead_id.label("id")).where(lead_id > (query.after_id or 0), *exact, *conditions)
 
     statement = find(col(Lead.id)).order_by(col(Lead.id))
@@ -106,23 +115,23 @@ def list_leads(query: Annotated[LeadQuery, Query()], session: SessionDep, servic
         statement = select(union(*(select(half.c.id) for half in halves)).subquery().c.id).order_by("id")
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
-    return _listed(session, [leads[lead_id] for lead_id in ids])
+    return _listed(session, [leads[lead_id] for lead_id in ids], caller)
 
 
 @router.get("/{lead_id}", summary="Get a lead", responses=responses(404))
-def get_lead_detail(lead_id: PathId, session: SessionDep) -> LeadDetail:
+def get_lead_detail(lead_id: PathId, session: SessionDep, caller: CallerDep) -> LeadDetail:
     """With its newest 100 contacts, whatever source they came from."""
-    get_row(session, Lead, lead_id)
-    return _detail(session, lead_id)
+    _get(session, lead_id, caller)
+    return _detail(session, lead_id, caller)
 
 
 @router.get("/{lead_id}/contacts", summary="List the contacts of a lead", responses=responses(404))
 def list_lead_contacts(
-    lead_id: PathId, query: Annotated[LeadContactQuery, Query()], session: SessionDep
+    lead_id: PathId, query: Annotated[LeadContactQuery, Query()], session: SessionDep, caller: CallerDep
 ) -> list[ContactPublic]:
     """Newest first, over all sources."""
-    get_row(session, Lead, lead_id)
-    return _contacts(session, lead_id, query)
+    _get(session, lead_id, caller)
+    return _contacts(session, lead_id, query, caller)
 
 
 @router.patch("/{lead_id}", summary="Change a lead", responses=responses(404, 409))
@@ -137,7 +146,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
             session.flush()
         if wanted:
             _replace_identifiers(session, lead_id, wanted)
-        return _detail(session, lead_id)
+        return _detail(session, lead_id, Caller())
 
     return await service.database.write(work)
 

@@ -5,17 +5,18 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 from sqlmodel import SQLModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import crm
-from crm import contacts, errors, leads, operators, sources, stats
+from crm import auth, contacts, errors, leads, operators, sources, stats
 from crm.database import open_database
 from crm.deps import Service, SessionDep
 from crm.distribution import Distributor
+from crm.requests import Requests, set_up_logs
 from crm.settings import Settings, load_settings
 
 DESCRIPTION = """
@@ -31,6 +32,7 @@ TAGS = [
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
     {"name": "Statistics", "description": "Counted from the rows, never cached."},
+    {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Service", "description": "Is it up?"},
 ]
 
@@ -65,7 +67,9 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         config = settings or load_settings()
+        set_up_logs(config.log_format == "json")
         database = open_database(config.database_url, config.busy_timeout)
+        app.state.callers = auth.Callers(config.rate_limit)
         app.state.service = Service(config, database, rng or random.Random())
         # An older version may have left contacts waiting for whom there is room.
         database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out(), config.migrate)
@@ -85,9 +89,11 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(OneLineStartupErrors)
+    app.add_middleware(Requests)
     errors.add_handlers(app)
-    for module in (contacts, operators, sources, leads, stats):  # the busiest first
-        app.include_router(module.router)
+    authenticate, common = [Depends(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)
+    for module in (contacts, operators, sources, leads, stats, auth):  # the busiest first
+        app.include_router(module.router, dependencies=authenticate, responses=common)
 
     @app.get("/health", tags=["Service"], summary="Is the service up?", responses=errors.responses(503))
     def get_health(session: SessionDep) -> Health:

@@ -31,6 +31,7 @@ from crm.fields import (
     Outcome,
     Priority,
     Reason,
+    Role,
     ShortText,
     one_of,
     utcnow,
@@ -199,7 +200,7 @@ class Contact(ContactRecord, Row, table=True):
 
 
 class ContactCreate(ContactBase, Input):
-    """Exactly one of source_id and source_bot_id, and at least one usable identifier of the lead."""
+    """Exactly one of source_id and source_bot_id (with a source's key not needed), and at least one identifier."""
 
     model_config = {
         "json_schema_extra": {
@@ -232,7 +233,7 @@ class ContactCreate(ContactBase, Input):
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
-        if (self.source_id is None) == (self.source_bot_id is None):
+        if self.source_id is not None and self.source_bot_id is not None:
             raise PydanticCustomError("source", "give exactly one of source_id and source_bot_id")
         return self
 
@@ -279,6 +280,24 @@ class ContactPublic(ContactRecord, Record):
     operator: OperatorRef | None
 
 
+class LeadReceipt(SQLModel):
+    """A lead as a bot may know it: only what the request sent."""
+
+    id: int
+    name: str | None
+    external_ids: list[str]
+    phones: list[str]
+    emails: list[str]
+
+
+class ContactReceipt(ContactRecord, Record):
+    """A contact as its bot may know it."""
+
+    lead: LeadReceipt
+    source: SourceRef
+    operator: OperatorRef | None
+
+
 class Candidate(SQLModel):
     """What one draw saw of one operator of the source; load and max_load where the load was counted."""
 
@@ -313,3 +332,24 @@ class AssignmentPublic(AssignmentBase, Record):
 
 class ContactDetail(ContactPublic):
     history: list[AssignmentPublic] = Field(description="Its assignments, oldest first.")
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+class ApiKey(Row, table=True):
+    __tablename__ = "api_key"
+    __table_args__ = (
+        one_of("role", Role),
+        CheckConstraint("(role = 'source') = (source_id IS NOT NULL)", name="source_id"),
+        CheckConstraint("(role = 'operator') = (operator_id IS NOT NULL)", name="operator_id"),
+        UniqueConstraint("hash"),
+        {"sqlite_autoincrement": True},
+    )
+    name: str = Field(max_length=100)
+    role: str = Field(max_length=16)
+    source_id: int | None = Field(default=None, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
+    operator_id: int | None = Field(default=None, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
+    prefix: str = Field(max_length=16)
+    hash: str = Field(max_length=64)
+    last_used_at: datetime | None = None

@@ -6,14 +6,15 @@ from fastapi import APIRouter, Query
 from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.auth import CallerDep
 from crm.database import get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import count_load
-from crm.errors import Conflict, responses
+from crm.errors import Conflict, Forbidden, responses
 from crm.fields import IS_OPEN, MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
 
-router = APIRouter(prefix="/operators", tags=["Operators"], responses=responses(503))
+router = APIRouter(prefix="/operators", tags=["Operators"])
 
 
 class OperatorCreate(OperatorBase, Input):
@@ -84,27 +85,35 @@ def create_operator(write: Write, body: OperatorCreate) -> OperatorPublic:
 
 
 @router.get("/", summary="List operators")
-def list_operators(query: Annotated[OperatorQuery, Query()], session: SessionDep) -> list[OperatorPublic]:
+def list_operators(
+    query: Annotated[OperatorQuery, Query()], session: SessionDep, caller: CallerDep
+) -> list[OperatorPublic]:
     """By id, each with its present load."""
     statement = select(Operator, LOAD_OF_OPERATOR).order_by(col(Operator.id))
+    if caller.operator_id is not None:
+        statement = statement.where(Operator.id == caller.operator_id)
     if query.is_active is not None:
         statement = statement.where(Operator.is_active == query.is_active)
     return [OperatorPublic(**operator.model_dump(), load=load) for operator, load in session.exec(query.of(statement))]
 
 
 @router.get("/{operator_id}", summary="Get an operator", responses=responses(404))
-def get_operator_detail(operator_id: PathId, session: SessionDep) -> OperatorDetail:
+def get_operator_detail(operator_id: PathId, session: SessionDep, caller: CallerDep) -> OperatorDetail:
     """With its load, and the sources it serves with its weight at each."""
+    caller.must_be(operator_id)
     return _detail(session, get_row(session, Operator, operator_id))
 
 
 @router.patch("/{operator_id}", summary="Change an operator", responses=responses(404))
 @writes
-def update_operator(write: Write, operator_id: PathId, body: OperatorUpdate) -> OperatorDetail:
+def update_operator(write: Write, operator_id: PathId, body: OperatorUpdate, caller: CallerDep) -> OperatorDetail:
     """Only what is sent changes. Open contacts stay with it, also when it is deactivated or its limit is lowered.
 
-    Activated, or with a higher limit, it gets at once what waits for it.
+    Activated, or with a higher limit, it gets at once what waits for it. An operator's key may set only `is_active`.
     """
+    caller.must_be(operator_id)
+    if caller.operator_id is not None and body.model_fields_set - {"is_active"}:
+        raise Forbidden("an operator's key may set nothing but is_active")
     operator = get_row(write.session, Operator, operator_id)
     operator.sqlmodel_update(body.model_dump(exclude_unset=True))
     write.session.flush()

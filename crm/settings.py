@@ -1,7 +1,9 @@
 """Settings, each read from the environment variable that its description names."""
 
+from typing import Literal
+
 import phonenumbers
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,6 +20,9 @@ class Settings(BaseSettings):
     busy_timeout: float = Field(
         default=5, gt=0, le=60, description="CRM_BUSY_TIMEOUT: seconds a call waits for a lock or a connection"
     )
+    admin_key: SecretStr | None = Field(default=None, min_length=16, description="CRM_ADMIN_KEY: the first key")
+    rate_limit: float = Field(default=100, gt=0, description="CRM_RATE_LIMIT: requests a second of each key")
+    log_format: Literal["text", "json"] = Field(default="text", description="CRM_LOG_FORMAT: text or json")
     migrate: bool = Field(default=True, description="CRM_MIGRATE: whether the start brings the tables up to date")
 
     @field_validator("default_region")

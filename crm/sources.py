@@ -14,7 +14,7 @@ from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
 
-router = APIRouter(prefix="/sources", tags=["Sources"], responses=responses(503))
+router = APIRouter(prefix="/sources", tags=["Sources"])
 
 
 class SourceCreate(SourceBase, Input):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import func
 from sqlmodel import Session, SQLModel, col, select
 
+from crm.auth import CallerDep
 from crm.database import get_row, seconds_between
 from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
@@ -15,7 +16,7 @@ from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.sources import ratio
 
-router = APIRouter(tags=["Statistics"], responses=responses(503))
+router = APIRouter(tags=["Statistics"])
 
 PeriodQuery = Annotated[Period, Query()]
 
@@ -162,8 +163,11 @@ def list_operator_stats(period: PeriodQuery, session: SessionDep) -> list[Operat
 
 
 @router.get("/operators/{operator_id}/stats", summary="Statistics of an operator", responses=responses(404))
-def get_operator_stats(operator_id: PathId, period: PeriodQuery, session: SessionDep) -> OperatorStats:
+def get_operator_stats(
+    operator_id: PathId, period: PeriodQuery, session: SessionDep, caller: CallerDep
+) -> OperatorStats:
     """Its row of /stats/operators."""
+    caller.must_be(operator_id)
     return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 

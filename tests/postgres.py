@@ -22,7 +22,7 @@ from sqlalchemy import NullPool, create_engine
 from crm.database import open_database
 from tests.service import free_port
 
-TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment"
+TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment, api_key"
 USER = "nobody" if os.geteuid() == 0 else None
 
 

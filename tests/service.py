@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -62,12 +62,17 @@ class Service:
         return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def request(
-        self, method: str, path: str, body: Any = None, over: http.client.HTTPConnection | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        over: http.client.HTTPConnection | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """The status and the JSON of the answer; over: a connection to keep."""
         connection = over or self.connect()
         content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json"})
+        connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
         answer = connection.getresponse()
         text = answer.read()
         if over is None:

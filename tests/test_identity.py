@@ -3,13 +3,12 @@
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from crm.identity import KINDS, normalise
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 
 
 def write(api: Api, expect: int = 201, **lead: Any) -> Any:
@@ -219,7 +218,7 @@ def test_a_very_long_email_that_only_normalising_makes_too_long_is_a_note(api: A
 
 
 def test_the_default_region_is_a_setting(database: str) -> None:
-    with TestClient(create_app(settings_of(database, default_region="de"))) as client:
+    with local(create_app(settings_of(database, default_region="de"))) as client:
         api = Api(client)
         assert write(api, phone="030 123456")["lead"]["phones"] == ["+4930123456"]
         assert "one of DE" in write(api, external_id="tg:1", phone="12")["identity_note"]
@@ -229,7 +228,7 @@ def test_the_environment_sets_the_region_of_phones_without_a_country_code(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRM_DEFAULT_REGION", "DE")
-    with TestClient(create_app(settings_of(database))) as client:
+    with local(create_app(settings_of(database))) as client:
         api = Api(client)
         assert write(api, phone="030 123456")["lead_id"] == write(api, phone="+49 30 123456")["lead_id"] == 1
         assert write(api, phone="+7 999 123-45-67")["lead"]["phones"] == ["+79991234567"]

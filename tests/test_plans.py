@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine, event
 
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 from tests.history import add_history, add_team
 
 CONTACTS = 100_000
@@ -19,7 +18,7 @@ CONTACTS = 100_000
 
 @pytest.fixture
 def grown(database: str) -> Iterator[Api]:
-    with TestClient(create_app(settings_of(database), random.Random(1))) as client:
+    with local(create_app(settings_of(database), random.Random(1))) as client:
         api = Api(client)
         add_team(lambda method, path, body: client.request(method, path, json=body))
         add_history(database, CONTACTS)

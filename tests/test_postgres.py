@@ -8,13 +8,12 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from crm.database import open_database
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 from tests.postgres import Proxy, Server, empty_database, server, sql
 from tests.service import Service, serving
 from tests.test_concurrency import Load, add_source, retry_after
@@ -103,7 +102,7 @@ def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
 def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_saved(database: str) -> None:
     with Proxy(server().port) as proxy:
         url = database.replace(f":{server().port}/", f":{proxy.port}/")
-        with TestClient(create_app(settings_of(url))) as client:
+        with local(create_app(settings_of(url))) as client:
             api = Api(client)
             source_id = api.source(weights={api.operator(): 1})
             proxy.lose = b"COMMIT\0"
@@ -118,7 +117,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_
 @pytest.mark.parametrize("sqlstate", ["40P01", "40001"])
 def test_a_deadlock_is_tried_again_as_a_whole_and_at_last_a_503(database: str, sqlstate: str) -> None:
     """A trigger that fails the first two times, or always, stands for other transactions."""
-    with TestClient(create_app(settings_of(database))) as client:
+    with local(create_app(settings_of(database))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator(): 1})
         sql(database, "CREATE SEQUENCE attempts")
@@ -157,7 +156,7 @@ SHARED, EXCLUSIVE = (f"SELECT pg_advisory_xact_lock{suffix}(4711001)" for suffix
 
 
 def test_only_registering_and_closing_share_the_lock_and_only_while_nobody_waits(database: str) -> None:
-    with TestClient(create_app(settings_of(database, busy_timeout=0.3))) as client:
+    with local(create_app(settings_of(database, busy_timeout=0.3))) as client:
         api = Api(client)
         anna, boris = api.operator("Anna", max_load=2), api.operator("Boris")
         shop, nobody = api.source("Shop", {anna: 1}), api.source("Nobody")
@@ -188,7 +187,7 @@ def test_only_registering_and_closing_share_the_lock_and_only_while_nobody_waits
 
 def test_a_registration_waits_for_the_operator_it_drew_and_counts_after_that(database: str) -> None:
     """The other transaction fills the last place: who counted before would go past the limit."""
-    with TestClient(create_app(settings_of(database))) as client:
+    with local(create_app(settings_of(database))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator(max_load=1): 1})
         api.close(api.contact(source_id)["id"])
@@ -225,7 +224,7 @@ def test_times_are_utc_whatever_the_time_zone_of_the_server(database: str) -> No
     name = database.rpartition("/")[2]
     sql(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Kamchatka'")
     try:
-        with TestClient(create_app(settings_of(database))) as client:
+        with local(create_app(settings_of(database))) as client:
             contact: Any = Api(client).contact(Api(client).source())
             assert json.dumps(contact).count('Z"') == 2
     finally:

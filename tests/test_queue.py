@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 from tests.postgres import sql
 
 
@@ -120,12 +119,12 @@ def test_a_queue_is_handed_out_by_weight(api: Api) -> None:
 
 
 def test_what_an_older_version_left_waiting_is_handed_out_at_the_start(database: str) -> None:
-    with TestClient(create_app(settings_of(database))) as client:
+    with local(create_app(settings_of(database))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator(max_load=0): 1})
         api.contact(source_id)
     sql(database, "UPDATE operator SET max_load = 1")
-    with TestClient(create_app(settings_of(database))) as client:
+    with local(create_app(settings_of(database))) as client:
         assert statuses(Api(client)) == ["new"]
 
 

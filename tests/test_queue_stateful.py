@@ -11,14 +11,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi.testclient import TestClient
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sqlalchemy import create_engine
 
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 from tests.postgres import empty_database
 
 OPEN = ("new", "in_progress")
@@ -50,7 +49,7 @@ class Queue(RuleBasedStateMachine):
     @initialize(operators=st.lists(limits, min_size=1, max_size=3), sources=st.integers(1, 3))
     def start(self, operators: list[int], sources: int) -> None:
         url = self.open()
-        self.client = TestClient(create_app(settings_of(url), random.Random(0)))
+        self.client = local(create_app(settings_of(url), random.Random(0)))
         self.client.__enter__()
         self.api = Api(self.client)
         self.engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -281,7 +280,7 @@ class QueueOnSQLite(Queue):
 
     def open(self) -> str:
         if not self.template.exists():
-            with TestClient(create_app(settings_of(f"sqlite:///{self.template}"))):
+            with local(create_app(settings_of(f"sqlite:///{self.template}"))):
                 pass
         self.folder = Path(tempfile.mkdtemp())
         shutil.copy(self.template, self.folder / "crm.db")

@@ -15,14 +15,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from fastapi.testclient import TestClient
 from sqlalchemy import Connection, create_engine, inspect, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from crm.database import migrations, open_database
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, local, settings_of
 from tests.postgres import server, sql
 from tests.service import serving
 
@@ -110,16 +109,16 @@ def test_the_default_database_is_crm_db_in_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    with TestClient(create_app()) as client:
+    with local(create_app()) as client:
         assert client.get("/health").json() == {"status": "ok"}
     assert (tmp_path / "crm.db").exists()
 
 
 def test_a_restart_keeps_everything_and_ids_go_on(path: Path) -> None:
-    with TestClient(create_app(settings_of(f"sqlite:///{path}"))) as client:
+    with local(create_app(settings_of(f"sqlite:///{path}"))) as client:
         Api(client).operator("Anna")
         Api(client).delete(f"/operators/{Api(client).operator('Boris')}")
-    with TestClient(create_app(settings_of(f"sqlite:///{path}"))) as client:
+    with local(create_app(settings_of(f"sqlite:///{path}"))) as client:
         assert [operator["name"] for operator in Api(client).get("/operators/")] == ["Anna"]
         assert Api(client).operator("Clara") == 3
 
@@ -127,7 +126,7 @@ def test_a_restart_keeps_everything_and_ids_go_on(path: Path) -> None:
 def test_the_database_has_all_tables_with_named_constraints(api: Api, database: str) -> None:
     api.operator()
     tables = set(inspect(create_engine(database)).get_table_names())
-    data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment"}
+    data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment", "api_key"}
     assert tables == data | {"alembic_version"}
     for statement in (
         "INSERT INTO operator (name, is_active, max_load, created_at) VALUES ('', true, 1, '2026-01-01')",
@@ -205,7 +204,7 @@ def test_the_migrated_schema_is_that_of_the_models(new_databases: tuple[str, str
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_each_revision_goes_down_and_up_again_with_data_in_it(new_databases: tuple[str, str]) -> None:
     url, other = new_databases
-    with TestClient(create_app(settings_of(url))) as client:
+    with local(create_app(settings_of(url))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator(max_load=1): 1})
         api.contact(source_id)
@@ -216,7 +215,7 @@ def test_each_revision_goes_down_and_up_again_with_data_in_it(new_databases: tup
         migrate(url, lambda config, down=revision.down_revision or "base": command.downgrade(config, down))
     migrate(url)
     assert_is_schema_of_models(url, other)
-    with TestClient(create_app(settings_of(url))) as client:
+    with local(create_app(settings_of(url))) as client:
         Api(client).contact(Api(client).source("New"))
 
 
@@ -271,7 +270,7 @@ def empty_postgresql() -> Iterator[str]:
 
 def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path: Path, empty_postgresql: str) -> None:
     old, new = f"sqlite:///{path}", empty_postgresql
-    with TestClient(create_app(settings_of(old))) as client:
+    with local(create_app(settings_of(old))) as client:
         api = Api(client)
         source_id = api.source(weights={api.operator("Анна", max_load=2): 0.5, api.operator("Boris", max_load=0): 1})
         for number in range(5):
@@ -280,7 +279,7 @@ def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path
         api.delete(f"/operators/{api.operator('Clara')}")
         before = {call: api.get(call) for call in ("/contacts/", "/contacts/1", "/leads/", "/sources/", "/operators/")}
     assert "contact: 5" in run("copy", old, new)
-    with TestClient(create_app(settings_of(new))) as client:
+    with local(create_app(settings_of(new))) as client:
         api = Api(client)
         assert {call: api.get(call) for call in before} == before
         assert api.contact(source_id, "tg:0", event_id=0, expect=200)["id"] == 1
@@ -293,7 +292,7 @@ def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path
 
 def test_a_copy_that_fails_half_way_leaves_nothing(path: Path, empty_postgresql: str) -> None:
     old = f"sqlite:///{path}"
-    with TestClient(create_app(settings_of(old))) as client:
+    with local(create_app(settings_of(old))) as client:
         Api(client).contact(Api(client).source())
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = 1")

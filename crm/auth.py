@@ -1,0 +1,223 @@
+"""Who calls, and what a key of its role may do. Roles: README, "Security".
+
+A handler that an operator may call gets its Caller and shows it no more than its own; all else is refused here.
+"""
+
+import hashlib
+import ipaddress
+import logging
+import secrets
+import time
+from asyncio import Task, create_task
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import APIKeyHeader
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy import bindparam, update
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.sql.sqltypes import UTCDateTime
+
+from crm.database import Database, get_row
+from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
+from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
+from crm.fields import Id, Name, Role, utcnow
+from crm.models import ApiKey, Contact, Input, Operator, Record, Source
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/keys", tags=["Keys"])
+
+FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+USE_WRITTEN_EVERY = 60  # seconds
+# What may be called by whom besides admins, by the name of the handler.
+OPEN_TO: dict[str, Role] = {"create_contact": "source", "get_metrics": "metrics"}
+OPEN_TO |= dict.fromkeys(
+    (
+        *("list_operators", "get_operator_detail", "update_operator", "get_operator_stats"),
+        *("list_contacts", "get_contact", "update_contact_status"),
+        *("list_leads", "get_lead_detail", "list_lead_contacts"),
+    ),
+    "operator",
+)
+
+
+class Caller(SQLModel):
+    """key_id is None for the key of the settings and for calls without keys."""
+
+    role: Role = "admin"
+    key_id: int | None = None
+    source_id: int | None = None
+    operator_id: int | None = None
+
+    def own(self, statement: Any) -> Any:
+        """Of a statement on contacts what the caller may see."""
+        return statement if self.operator_id is None else statement.where(Contact.operator_id == self.operator_id)
+
+    def must_be(self, operator_id: int) -> None:
+        """Raises NotFound when an operator asks for another one."""
+        if self.operator_id not in (None, operator_id):
+            raise NotFound("operator", operator_id)
+
+
+class Callers:
+    """The callers whose keys were seen, how much each may still ask for, and when their last use was written."""
+
+    def __init__(self, rate: float) -> None:
+        """rate: requests a second of each key; twice as many at once."""
+        self.known: dict[str, Caller] = {}
+        self._rate, self._buckets = rate, dict[str, tuple[float, float]]()
+        self._written: dict[int, float] = {}
+        self._tasks = set[Task[None]]()  # else they could be collected before they are done
+
+    async def find(self, digest: str, route: str, database: Database) -> Caller:
+        """Raises Unauthorized."""
+        caller = self.known.get(digest)
+        # Whether a source's key still holds is looked up by the transaction that registers the contact.
+        if caller is None or (caller.role, route) != ("source", "create_contact"):
+            async with database.read() as session:
+                row = await run_in_threadpool(lambda: session.connection().execute(KEY, {"hash": digest}).one_or_none())
+            if row is None:
+                self.known.pop(digest, None)
+                raise Unauthorized("this key is not known, or no longer")
+            caller = self.known[digest] = Caller(**row._mapping)
+        self._note_use(caller.key_id or 0, database)
+        return caller
+
+    def take(self, digest: str) -> None:
+        """Raises TooManyRequests when the bucket of this key is empty."""
+        now = time.monotonic()
+        left, at = self._buckets.get(digest, (2 * self._rate, now))
+        left = min(2 * self._rate, left + (now - at) * self._rate)
+        if left < 1:
+            raise TooManyRequests(f"more than {self._rate:g} requests a second: wait")
+        self._buckets[digest] = left - 1, now
+
+    def _note_use(self, key_id: int, database: Database) -> None:
+        """Writes the time of the last use, at most once a minute, while the request goes on."""
+        now = time.monotonic()
+        if now - self._written.get(key_id, -USE_WRITTEN_EVERY) < USE_WRITTEN_EVERY:
+            return
+        self._written[key_id] = now
+
+        async def write() -> None:
+            try:
+                await database.execute(
+                    lambda connection: connection.execute(NOTE_USE, {"key": key_id, "now": utcnow()})
+                )
+            except Exception as error:
+                log.warning("the last use of key %s was not written: %s", key_id, error)
+
+        task = create_task(write())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+NOTE_USE = (
+    update(ApiKey).where(col(ApiKey.id) == bindparam("key")).values(last_used_at=bindparam("now", type_=UTCDateTime()))
+)
+KEY: Any = select(ApiKey.role, col(ApiKey.id).label("key_id"), ApiKey.source_id, ApiKey.operator_id).where(
+    ApiKey.hash == bindparam("hash")
+)
+header = APIKeyHeader(name="X-API-Key", auto_error=False, description="Not needed while no CRM_ADMIN_KEY is set.")
+
+
+def digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+async def authenticate(request: Request, service: ServiceDep, key: Annotated[str | None, Security(header)]) -> Caller:
+    """Raises Unauthorized (no or no valid key), Forbidden (not for this role) and TooManyRequests."""
+    callers: Callers = request.app.state.callers
+    admin_key, route = service.settings.admin_key, request.scope["route"].name
+    if admin_key is None:
+        return _local_caller(request)
+    if not key:
+        raise Unauthorized("send a key in the header X-API-Key")
+    digest = digest_of(key)
+    if secrets.compare_digest(digest, digest_of(admin_key.get_secret_value())):
+        caller = Caller()
+    else:
+        caller = await callers.find(digest, route, service.database)
+    callers.take(digest)
+    if caller.role not in ("admin", OPEN_TO.get(route)):
+        raise Forbidden(f"a key of the role {caller.role} can't do this")
+    return caller
+
+
+def _local_caller(request: Request) -> Caller:
+    host = request.client.host if request.client else ""
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local or any(name in request.headers for name in FORWARDING):
+        raise Forbidden("without keys only callers on the same machine are served: set CRM_ADMIN_KEY")
+    return Caller()
+
+
+CallerDep = Annotated[Caller, Depends(authenticate)]
+
+
+# --- the keys themselves --------------------------------------------------------------------------------------------
+
+
+class KeyCreate(Input):
+    """A source's key names its source_id, an operator's its operator_id, the others neither."""
+
+    model_config = {"json_schema_extra": {"example": {"role": "source", "source_id": 1, "name": "shop bot"}}}
+    role: Role
+    name: Name = Field(description="What it is for: 1-100 characters.")
+    source_id: Id | None = None
+    operator_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _owner_fits_role(self) -> Self:
+        for role in ("source", "operator"):
+            if (self.role == role) != (getattr(self, f"{role}_id") is not None):
+                raise PydanticCustomError("owner", f"{role}_id goes with the role {role}, and only with it")
+        return self
+
+
+class KeyPublic(Record):
+    name: str
+    role: Role
+    source_id: int | None
+    operator_id: int | None
+    prefix: str = Field(description="How the key begins, to tell it from others.")
+    last_used_at: datetime | None = Field(description="To the minute.")
+
+
+class KeyCreated(KeyPublic):
+    key: str = Field(description="Shown only now: just its SHA-256 is stored.")
+
+
+@router.post("/", status_code=201, summary="Make a key", responses=responses(404))
+@writes
+def create_key(write: Write, body: KeyCreate) -> KeyCreated:
+    """The answer is the only one that shows it. An owner may have several, so that keys can be replaced one by one."""
+    if body.source_id is not None:
+        get_row(write.session, Source, body.source_id)
+    if body.operator_id is not None:
+        get_row(write.session, Operator, body.operator_id)
+    key = f"crm_{secrets.token_urlsafe(32)}"
+    row = ApiKey(**body.model_dump(), prefix=key[:8], hash=digest_of(key))
+    write.session.add(row)
+    write.session.flush()
+    return KeyCreated(**row.model_dump(exclude={"hash"}), key=key)
+
+
+@router.get("/", summary="List keys")
+def list_keys(query: Annotated[Page, Depends()], session: SessionDep) -> list[KeyPublic]:
+    """By id, without the keys themselves."""
+    rows = session.exec(query.of(select(ApiKey).order_by(col(ApiKey.id)))).all()
+    return [KeyPublic(**row.model_dump(exclude={"hash"})) for row in rows]
+
+
+@router.delete("/{key_id}", status_code=204, summary="Revoke a key", responses=responses(404))
+@writes
+def delete_key(write: Write, key_id: PathId) -> None:
+    """From the next request on it is refused, in all processes."""
+    write.session.delete(get_row(write.session, ApiKey, key_id))

@@ -1,0 +1,97 @@
+"""What happens to each request before a route sees it, and to each answer: its id, size, headers and log line.
+
+Log lines hold no query, body, phone, e-mail, message or key: the path, and ids.
+"""
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 256 * 1024  # bytes
+HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+log = logging.getLogger("crm.requests")
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+class Requests:
+    """The outermost middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin, headers, size, status = time.perf_counter(), Headers(scope=scope), 0, 500
+        given = headers.get("x-request-id", "")
+        own_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
+        request_id.set(own_id)
+
+        async def receive_little() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY or int(headers.get("content-length", "0")) > MAX_BODY:
+                raise HTTPException(413, "the body is larger than 256 KiB")
+            return message
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer.update({**HEADERS, "X-Request-ID": own_id})
+                if status == 413:
+                    answer["Connection"] = "close"  # the rest of the body is not read
+            await send(message)
+
+        try:
+            await self.app(scope, receive_little, send_marked)
+        finally:
+            seconds = round(time.perf_counter() - begin, 6)
+            path = scope["path"].encode("ascii", "backslashreplace").decode()
+            log.info("request", extra={"fields": {
+                "method": scope["method"], "path": path, "status": status, "seconds": seconds
+            }})  # fmt: skip
+
+
+class Formatter(logging.Formatter):
+    """A line for each record, as JSON or as text; `extra={"fields": {...}}` adds to it."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self.as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": at, "level": record.levelname, "logger": record.name}
+        line |= {"event": record.getMessage(), "request_id": request_id.get(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if self.as_json:
+            return json.dumps(line)
+        fields = " ".join(f"{name}={value}" for name, value in line.items() if name not in ("time", "level", "event"))
+        return f"{at} {record.levelname} {line['event']} {fields}"
+
+
+def set_up_logs(as_json: bool) -> None:
+    """For our lines and uvicorn's, whose own request lines say less; in each process of --workers too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter(as_json))
+    for name in ("crm", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = ([] if name == "uvicorn.error" else [handler]), name == "uvicorn.error"
+    logging.getLogger("crm").setLevel(logging.INFO)
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate, access.disabled = [], False, True
