@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from sqlalchemy import Connection, Table, func, insert, make_url, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlmodel import SQLModel
 
 import crm.models  # noqa: F401  (fills the metadata)
@@ -39,8 +39,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 @command
 def migrate() -> None:
-    """Bring the tables of DATABASE_URL up to date."""
-    open_database(load_settings().database_url, TIMEOUT).start(lambda _: None)
+    """Bring the tables of DATABASE_URL (without it, of crm.db in this folder) up to date."""
+    database = open_database(load_settings().database_url, TIMEOUT)
+    database.start(lambda _: None)
+    click.echo(f"{database.name} is up to date")
 
 
 @command
@@ -57,9 +59,12 @@ def copy(source: str, target: str) -> None:
         raise StartupError("copy goes from sqlite:///FILE to postgresql://...")
     if not Path(file).exists():
         raise StartupError(f"there is no file {file}")
-    with old.snapshot() as rows:
-        check_schema(rows)
-        new.start(lambda connection: copy_rows(rows, connection))
+    try:
+        with old.snapshot() as rows:
+            check_schema(rows)
+            new.start(lambda connection: copy_rows(rows, connection))
+    except DatabaseError as error:
+        raise StartupError(f"{source} can't be read: {error.orig}") from error
 
 
 def copy_rows(old: Connection, new: Connection) -> None:

@@ -8,7 +8,7 @@ it needs the lock for itself, and is run again that way. Readers see a snapshot 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from alembic import command
@@ -21,14 +21,13 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
-from crm.errors import NotFound, StartupError
+from crm.errors import NotFound, StartupError, Unavailable
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=SQLModel)
 
 
-class NotAlone(Exception):
-    """What the transaction has to do can't be done while it shares the lock."""
+FOR_TURN = 0.4  # of the busy time-out; the rest is for locks and answers
 
 
 def is_alone(connection: Connection) -> bool:
@@ -94,7 +93,9 @@ def check_schema(connection: Connection) -> None:
     has = MigrationContext.configure(connection).get_current_revision()
     wants = ScriptDirectory.from_config(migrations()).get_current_head()
     if has != wants:
-        raise StartupError(f"the database's tables are of version {has}, not {wants}: python -m crm migrate")
+        raise StartupError(
+            f"the tables of the database are of version {has}, not {wants}: DATABASE_URL=... python -m crm migrate"
+        )
 
 
 class Database(ABC):
@@ -119,10 +120,10 @@ class Database(ABC):
                 check_schema(connection)
                 then(connection)
         except CommandError as error:
-            raise StartupError(f"DATABASE_URL {self.name} is not one of this version: {error}") from error
-        except (exc.SQLAlchemyError, ValueError) as error:
+            raise StartupError(f"database {self.name} is not one of this version: {error}") from error
+        except (exc.SQLAlchemyError, ValueError, Unavailable) as error:
             reason = " ".join(str(getattr(error, "orig", error)).split())
-            raise StartupError(f"DATABASE_URL {self.name} can't be opened or written: {reason}") from error
+            raise StartupError(f"database {self.name} can't be opened or written: {reason}") from error
         self._writer.dispose()
 
     async def stop(self) -> None:
@@ -137,8 +138,11 @@ class Database(ABC):
         Whoever finds no connection waits here: in a thread it would keep those from finishing that have one.
         """
         async with self._turn(self._free_readers):
-            with Session(self._readers) as session:
+            session = Session(self._readers)
+            try:
                 yield session
+            finally:  # in a thread, for it may be a round trip
+                await asyncio.get_running_loop().run_in_executor(None, _end, session)
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """The same for a thread of its own: a connection that only reads."""
@@ -162,7 +166,7 @@ class Database(ABC):
     @asynccontextmanager
     async def _turn(self, free: asyncio.Semaphore) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._busy_timeout):
+            async with asyncio.timeout(self._busy_timeout * FOR_TURN):
                 await free.acquire()
         except TimeoutError:
             raise exc.TimeoutError("no connection became free in time") from None
@@ -170,6 +174,12 @@ class Database(ABC):
             yield
         finally:
             free.release()
+
+
+def _end(session: Session) -> None:
+    with suppress(exc.DBAPIError):  # all is read
+        session.commit()  # after a rollback psycopg would prepare its statements again
+    session.close()
 
 
 def in_session(work: Callable[[Session], T]) -> Callable[[Connection], T]:
@@ -185,21 +195,26 @@ def in_session(work: Callable[[Session], T]) -> Callable[[Connection], T]:
 
 
 def open_database(url: str, busy_timeout: float) -> Database:
-    """Raises StartupError when the URL is none of a SQLite file or a PostgreSQL database."""
-    from crm import postgres, sqlite  # they build on this module
-
+    """Raises StartupError when the URL is none of a SQLite file or a PostgreSQL database, or its driver is missing."""
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise StartupError("DATABASE_URL is not a database URL such as sqlite:///crm.db") from None
+        raise StartupError(f"{url!r} is not a database URL such as sqlite:///crm.db") from None
     has_password = parsed.password is not None or "password" in parsed.query
     name = parsed.difference_update_query(["password"]).render_as_string() if has_password else url
-    engines: dict[str, Callable[..., Database]] = {"sqlite": sqlite.SQLite, "postgresql": postgres.PostgreSQL}
-    driver = parsed.drivername.removesuffix("+psycopg")
-    if driver not in engines:
-        raise StartupError(f"DATABASE_URL {name}: only sqlite:///FILE and postgresql://... are supported")
     try:
-        return engines[driver](parsed, name, busy_timeout)
-    except (exc.ArgumentError, ValueError, ModuleNotFoundError) as error:
+        match parsed.drivername:  # both modules build on this one
+            case "sqlite":
+                from crm.sqlite import SQLite
+
+                return SQLite(parsed, name, busy_timeout)
+            case "postgresql" | "postgresql+psycopg":
+                from crm.postgres import PostgreSQL
+
+                return PostgreSQL(parsed, name, busy_timeout)
+    except ModuleNotFoundError:
+        raise StartupError(f"database {name} needs a driver: pip install -e '.[postgres]'") from None
+    except (exc.ArgumentError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise StartupError(f"DATABASE_URL {name} can't be opened: {reason}") from error
+        raise StartupError(f"database {name} can't be opened: {reason}") from error
+    raise StartupError(f"database {name}: only sqlite:///FILE and postgresql://... are supported")

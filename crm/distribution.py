@@ -14,8 +14,8 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, update
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.database import NotAlone, is_alone
-from crm.errors import Conflict
+from crm.database import is_alone
+from crm.errors import Conflict, NotAlone
 from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 

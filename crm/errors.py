@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 
 RETRY_AFTER = 1  # seconds
 log = logging.getLogger(__name__)
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of each connection that breaks; we answer with 503
 
 
 class ErrorMessage(BaseModel):
@@ -22,6 +23,10 @@ class ErrorMessage(BaseModel):
 
 class StartupError(Exception):
     """The service can't start; its text is the one line that says why."""
+
+
+class NotAlone(Exception):
+    """What the transaction has to do can't be done while it shares the lock (see `database`)."""
 
 
 class DomainError(Exception):

@@ -38,8 +38,8 @@ def normalise(kind: IdentifierKind, text: str, region: str) -> str:
     region: of phones without a country code, such as RU. Raises ValueError, which says why there is none.
     """
     text = text.strip()
-    if not text:
-        raise ValueError("is blank")
+    if not text or "\x00" in text:
+        raise ValueError("has a NUL" if text else "is blank")
     if kind == "phone":
         return _phone(text, region)
     if kind == "email":

@@ -20,18 +20,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, create_engine, event
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import Session
 
-from crm.database import Database, NotAlone, in_session
-from crm.errors import StartupError, Unavailable
+from crm.database import Database, in_session
+from crm.errors import NotAlone, Unavailable
 
 T = TypeVar("T")
 
@@ -40,14 +41,25 @@ LOCK = 4_711_001  # the key of the advisory lock, in this database
 ATTEMPTS = 5  # of a transaction that ended in a deadlock or a serialization failure
 REPEATABLE = {"40P01", "40001"}  # their SQLSTATEs
 READ_ONLY = "25006"
-# Seconds (but for the milliseconds of tcp_user_timeout) in which a server that has gone is noticed.
-AWAY: dict[str, int | str] = {
-    "connect_timeout": 2,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-}
-AWAY |= {"tcp_user_timeout": 4000, "application_name": "crm"}
+# Parts of the busy time-out, for all that a call may have to wait for: its turn (in `database`), a lock, an answer.
+FOR_LOCK, FOR_ANSWER = 0.5, 0.55
+# Seconds (but for the milliseconds of tcp_user_timeout) in which a host that has gone is noticed.
+AWAY: dict[str, Any] = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}
+AWAY |= {"tcp_user_timeout": 2500, "application_name": "crm"}
+
+
+class Driver(psycopg.Connection[Any]):
+    """Gives up on a server that is silent: it may be frozen, while the kernel of its host answers for it."""
+
+    patience: float | None = None  # seconds for one answer
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, timeout or self.patience)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:  # not an answer, but none
+                self.pgconn.finish()
+            raise
 
 
 def _leave_read_only_server(context: ExceptionContext) -> None:
@@ -68,28 +80,26 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionCon
 
 
 class PostgreSQL(Database):
-    """Raises StartupError when the driver is not installed."""
-
     def __init__(self, url: URL, name: str, busy_timeout: float) -> None:
-        session: dict[str, object] = {
-            "lock_timeout": f"{busy_timeout}s",
-            "idle_in_transaction_session_timeout": f"{2 * busy_timeout}s",
-            "timezone": "UTC",
-        }
-        options = "".join(f"-c {option}={value} " for option, value in session.items())
-        own = AWAY | {"options": options + str(url.query.get("options", ""))}
-        common = {
-            "connect_args": {option: own[option] for option in own if option == "options" or option not in url.query},
-            "isolation_level": "AUTOCOMMIT",  # each BEGIN is ours
-            "max_overflow": 0,
-        }
-        try:
-            readers = create_engine(url, pool_size=READERS, pool_pre_ping=True, **common)
-            writer = create_engine(url, pool_size=WRITERS, **common)
-        except ModuleNotFoundError:
-            raise StartupError(f"DATABASE_URL {name} needs the driver: pip install 'mini-crm[postgres]'") from None
-        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        event.listen(readers, "checkout", lambda connection, *_: connection.execute(begin))
+        milliseconds = max(1, int(busy_timeout * 1000 * FOR_LOCK))
+        options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={10 * milliseconds}"
+        own = {**AWAY, "options": f"{options} -c timezone=UTC {url.query.get('options', '')}"}
+        arguments = {key: value for key, value in own.items() if key == "options" or key not in url.query}
+
+        def connect(_: object, __: object, args: Any, parameters: Any) -> Driver:
+            driver = Driver.connect(*args, **parameters)
+            driver.patience = busy_timeout * FOR_ANSWER
+            return driver
+
+        def engine(isolation_level: str, pool_size: int, **more: Any) -> Engine:
+            more |= {"connect_args": arguments, "isolation_level": isolation_level, "max_overflow": 0}
+            engine = create_engine(url, pool_size=pool_size, **more)
+            event.listen(engine, "do_connect", connect)
+            return engine
+
+        readers = engine("REPEATABLE READ", READERS, pool_pre_ping=True)
+        event.listen(readers, "connect", lambda driver, _: driver.set_read_only(True))
+        writer = engine("AUTOCOMMIT", WRITERS)  # each BEGIN is ours
         event.listen(writer, "do_execute", _execute)
         event.listen(writer, "handle_error", _leave_read_only_server)
         super().__init__(name, readers, writer, busy_timeout)
@@ -100,7 +110,7 @@ class PostgreSQL(Database):
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        with self._transaction(shared=False) as connection:
+        with self._transaction(shared=False, patient=True) as connection:
             yield connection
 
     async def stop(self) -> None:
@@ -119,7 +129,7 @@ class PostgreSQL(Database):
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def _run(self, work: Callable[[Connection], T], shared: bool) -> T:
-        failures = 0
+        attempt, was_broken, begin = 1, False, time.monotonic()
         while True:
             try:
                 with self._transaction(shared) as connection:
@@ -128,28 +138,41 @@ class PostgreSQL(Database):
                 if not shared:
                     raise
                 shared = False
-            except DBAPIError as error:
-                failures += 1
-                was_broken = error.connection_invalidated and failures == 1  # since its last use; others may do
-                is_repeatable = getattr(error.orig, "sqlstate", None) in REPEATABLE and failures < ATTEMPTS
-                if not (was_broken or is_repeatable):
+            except DBAPIError as error:  # before the commit: nothing is there yet
+                if getattr(error.orig, "sqlstate", None) in REPEATABLE and attempt < ATTEMPTS:
+                    time.sleep(random.uniform(0, 0.02 * 2**attempt))
+                    attempt += 1
+                elif error.connection_invalidated and not was_broken and time.monotonic() - begin < 1:
+                    was_broken = True  # since its last use, which shows at once; the pool has dropped all of its age
+                else:
                     raise
-                time.sleep(random.uniform(0, 0.02 * 2**failures))
 
     @contextmanager
-    def _transaction(self, shared: bool) -> Iterator[Connection]:
-        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`)."""
-        with self._writer.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            with driver.pipeline() if shared else nullcontext() as pipeline:
+    def _transaction(self, shared: bool, patient: bool = False) -> Iterator[Connection]:
+        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`). patient: for long statements.
+
+        Raises Unavailable if the commit was not answered. It may have been done, so it must not be repeated here.
+        """
+        connection = self._writer.connect()
+        driver: Any = connection.connection.driver_connection
+        try:
+            if patient:
+                driver.patience = None
+            with ExitStack() as stack:
+                pipeline = stack.enter_context(driver.pipeline()) if shared else None
                 connection.execution_options(shared=shared, pipeline=pipeline)
                 for statement in ("BEGIN", f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({LOCK})"):
                     connection.exec_driver_sql(statement, execution_options={"wait": False})
                 yield connection
                 try:
-                    connection.exec_driver_sql("COMMIT", execution_options={"wait": True})
-                except DBAPIError as error:
-                    if not error.connection_invalidated:
+                    connection.exec_driver_sql("COMMIT", execution_options={"wait": False})
+                    stack.close()  # the end of a pipeline waits for all answers
+                except (DBAPIError, psycopg.Error) as error:
+                    if driver.closed:
+                        raise Unavailable("the database went away during the commit: it may be saved or not") from error
+                    if isinstance(error, DBAPIError):
                         raise
-                    # It may have been done, so it must not be repeated here: with an event_id the bot can.
-                    raise Unavailable("the database went away during the commit: it may be saved or not") from error
+                    raise DBAPIError.instance("COMMIT", None, error, psycopg.Error) from error  # it was refused
+        finally:
+            with suppress(DBAPIError):  # what fails now changes nothing any more
+                connection.close()

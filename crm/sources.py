@@ -129,7 +129,7 @@ def list_sources(query: Annotated[SourceQuery, Query()], session: SessionDep) ->
     """By id, each with its operators, their weights and shares."""
     statement = select(Source).order_by(col(Source.id))
     if query.bot_id is not None:
-        statement = statement.where(Source.bot_id == query.bot_id.strip())
+        statement = statement.where(Source.bot_id == query.bot_id.strip().replace("\x00", "\ufffd"))  # nobody's
     return _public(session, session.exec(query.of(statement)).all())
 
 

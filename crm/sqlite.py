@@ -53,7 +53,7 @@ class SQLite(Database):
 
     def __init__(self, url: URL, name: str, busy_timeout: float) -> None:
         if not url.database or ":memory:" in url.database or "memory" in url.query.get("mode", ""):
-            raise StartupError(f"DATABASE_URL {name}: a database in memory would lose contacts, name a file")
+            raise StartupError(f"database {name}: in memory it would lose contacts, name a file")
         readers = _engine(url, busy_timeout, READERS, "query_only=ON")
         event.listen(readers, "checkout", lambda connection, *_: connection.execute("BEGIN"))
         writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "cache_size=-32000")

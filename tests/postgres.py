@@ -8,6 +8,7 @@ import atexit
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -93,6 +94,13 @@ class Server:
     def stop(self, mode: str = "immediate") -> None:
         self.control("stop", "-m", mode)
 
+    def freeze(self, signal_: signal.Signals = signal.SIGSTOP) -> None:
+        """All its processes stand still, with their connections open, until SIGCONT."""
+        postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = subprocess.run(["pgrep", "-P", str(postmaster)], capture_output=True, text=True, check=True)  # noqa: S607
+        for process in (postmaster, *map(int, children.stdout.split())):
+            os.kill(process, signal_)
+
     def remove(self) -> None:
         if (self.data / "postmaster.pid").exists():
             self.stop()
@@ -148,11 +156,14 @@ def empty_database() -> str:
 class Proxy:
     """Stands between the service and a server, on a port of its own; for the length of a block.
 
-    delay: seconds by which each answer of the server is late. lose: instead of this answer the connection breaks.
+    delay: seconds by which each answer of the server is late. lose: instead of this answer the connection breaks; cut:
+    after it.
     """
 
-    def __init__(self, port: int, delay: float = 0, lose: bytes | None = None) -> None:
-        self.target, self.delay, self.lose, self.port = port, delay, lose, free_port()
+    def __init__(self, port: int, delay: float = 0) -> None:
+        self.target, self.delay, self.port = port, delay, free_port()
+        self.lose: bytes | None = None
+        self.cut: bytes | None = None
 
     def __enter__(self) -> "Proxy":
         self.loop = uvloop.new_event_loop()
@@ -204,6 +215,10 @@ class _Upstream(asyncio.Protocol):
         if proxy.lose and proxy.lose in data:
             proxy.lose = None
             self.down.transport.abort()
+        elif proxy.cut and proxy.cut in data:
+            proxy.cut = None
+            self.down.transport.write(data)
+            self.down.transport.close()
         elif proxy.delay:
             proxy.loop.call_later(proxy.delay, self.down.transport.write, data)
         else:

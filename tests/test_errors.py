@@ -154,6 +154,9 @@ def test_a_query_that_cannot_be_used_is_422_and_named(api: Api, url: str) -> Non
         "/contacts/?skip=99999999999999999999",
         "/leads/?q=tg&skip=99999999999999999999",
         "/leads/?q=%00",
+        "/leads/?external_id=tg%00",
+        "/leads/?email=%00",
+        "/sources/?bot_id=%00",
     ],
 )
 def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import signal
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -12,6 +15,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from crm.database import open_database
+from crm.errors import StartupError
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
 from tests.postgres import Proxy, Server, empty_database, server, sql
@@ -112,6 +116,35 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_
             assert "may" in answer.json()["detail"]
             assert [contact["id"] for contact in api.get("/contacts/")] == [1]
             assert api.post("/contacts/", body, expect=200)["id"] == 1
+
+
+def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing(database: str) -> None:
+    with Proxy(server().port) as proxy:
+        url = database.replace(f":{server().port}/", f":{proxy.port}/")
+        with TestClient(create_app(settings_of(url))) as client:
+            api = Api(client)
+            source_id = api.source(weights={api.operator(): 1})
+            for number in range(3):
+                proxy.cut = b"COMMIT\0"
+                api.contact(source_id, f"tg:{number}")
+            assert [contact["id"] for contact in api.get("/contacts/")] == [3, 2, 1]
+
+
+def test_a_server_that_freezes_gives_503_within_5_seconds_also_on_open_connections(own_server: Server) -> None:
+    with serving(own_server.create_database()) as service, ThreadPoolExecutor(40) as pool:
+        body = {"source_id": add_source(service, operators=1, max_load=100), "lead_external_id": "tg:1"}
+        list(pool.map(lambda _: retry_after(service, "POST", "/contacts/", body), range(20)))
+        assert health(service) == (200, None)
+        own_server.freeze()
+        begin = time.monotonic()
+        writes = [pool.submit(retry_after, service, "POST", "/contacts/", body) for _ in range(20)]
+        reads = [pool.submit(health, service) for _ in range(10)]
+        assert {future.result() for future in writes + reads} == {(503, "1")}
+        assert time.monotonic() - begin < 5.5
+        own_server.freeze(signal.SIGCONT)
+        assert health(service) == (200, None)
+        assert service.call("GET", "/stats/")["contacts"] == 20
+        assert retry_after(service, "POST", "/contacts/", body) == (201, None)
 
 
 @pytest.mark.parametrize("sqlstate", ["40P01", "40001"])
@@ -215,8 +248,9 @@ def test_work_is_rolled_back_and_its_error_raised(database: str) -> None:
 
 
 def test_without_the_driver_the_start_says_what_to_install(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(Exception, match=r"pip install 'mini-crm\[postgres\]'"):
+    monkeypatch.delitem(sys.modules, "crm.postgres")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StartupError, match=r"pip install -e '.\[postgres\]'"):
         open_database(database, 1)
 
 

@@ -300,4 +300,4 @@ class QueueOnPostgreSQL(Queue):
 TestQueueOnSQLite = QueueOnSQLite.TestCase
 TestQueueOnSQLite.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
 TestQueueOnPostgreSQL = QueueOnPostgreSQL.TestCase
-TestQueueOnPostgreSQL.settings = settings(TestQueueOnSQLite.settings, max_examples=100)
+TestQueueOnPostgreSQL.settings = settings(TestQueueOnSQLite.settings, max_examples=60)

@@ -1,6 +1,9 @@
 """Statistics over the API: design.md, "Statistics"."""
 
+from datetime import datetime
 from urllib.parse import quote
+
+import pytest
 
 from tests.conftest import Api
 
@@ -72,6 +75,16 @@ def test_the_mean_wait_is_over_all_that_were_ever_assigned(api: Api) -> None:
     assert contact["status"] == "pending"
     assert 0 < seconds < 30
     assert api.get(f"/stats/?since={quote(contact['assigned_at'])}")["mean_assign_seconds"] == 0
+
+
+def test_the_mean_wait_is_exact_to_the_microsecond(api: Api) -> None:
+    anna = api.operator(max_load=0)
+    contact_id = api.contact(api.source(weights={anna: 1}))["id"]
+    api.patch(f"/operators/{anna}", {"max_load": 1})
+    contact = api.get(f"/contacts/{contact_id}")
+    created_at, assigned_at = (datetime.fromisoformat(contact[field]) for field in ("created_at", "assigned_at"))
+    waited = (assigned_at - created_at).total_seconds()
+    assert api.get("/stats/")["mean_assign_seconds"] == pytest.approx(waited, abs=2e-7)
 
 
 def test_an_operator_counts_its_contacts_by_status(api: Api) -> None:
