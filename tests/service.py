@@ -21,6 +21,7 @@ class Service:
         self, url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, **environment: str
     ) -> None:
         self.url = url
+        self.headers: dict[str, str] = {}  # of all requests
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
         self.ports = [free_port() for _ in range(copies)]
@@ -72,7 +73,9 @@ class Service:
         """The status and the JSON of the answer; over: a connection to keep."""
         connection = over or self.connect()
         content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
+        connection.request(
+            method, path, content, {"Content-Type": "application/json", **self.headers, **(headers or {})}
+        )
         answer = connection.getresponse()
         text = answer.read()
         if over is None:

@@ -13,6 +13,8 @@ from fastapi.testclient import TestClient
 from tests.conftest import Api
 from tests.service import serving
 
+ADMIN = "the-admin's-own-key"
+
 
 @pytest.fixture
 def document(client: TestClient) -> Any:
@@ -36,16 +38,20 @@ def test_every_operation_has_a_tag_a_summary_a_description_and_a_readable_id(doc
         assert re.fullmatch("[a-z]+(_[a-z]+)+", operation["operationId"]), (method, path)
         ids.append(operation["operationId"])
     assert len(set(ids)) == len(ids)
-    assert tags == ["Operators", "Sources", "Contacts", "Leads", "Statistics", "Service"]
+    assert tags == ["Operators", "Sources", "Contacts", "Leads", "Statistics", "Keys", "Service"]
 
 
 def test_every_operation_names_its_errors(document: Any) -> None:
     for method, path, operation in operations(document):
         answers = operation["responses"]
-        names_an_id = "{" in path or (method, path) in {("post", "/contacts/"), ("post", "/contacts/distribute")}
+        names_an_id = "{" in path or (method, path) in {
+            *(("post", "/contacts/"), ("post", "/contacts/distribute"), ("post", "/keys/"))
+        }
         assert ("404" in answers) == names_an_id, (method, path)
         assert ("422" in answers) == bool("parameters" in operation or "requestBody" in operation), (method, path)
         assert "503" in answers, (method, path)
+        assert ({"401", "403", "413", "429"} <= answers.keys()) == (path != "/health"), (method, path)
+        assert ("security" in operation) == (path != "/health"), (method, path)
         for status, answer in answers.items():
             assert answer["description"], (method, path, status)
             assert ("content" in answer) == (status != "204"), (method, path, status)
@@ -70,7 +76,8 @@ def test_every_body_has_an_example_and_all_execute_in_the_order_of_the_page(docu
 
 def test_schemathesis_finds_nothing(database: str) -> None:
     """All its checks and phases, on a service that has a little of everything, so that ids are often found."""
-    with serving(database) as service:
+    with serving(database, CRM_ADMIN_KEY=ADMIN, CRM_RATE_LIMIT="1000000") as service:
+        service.headers = {"X-API-Key": ADMIN}
         for number in (1, 2, 3):
             service.call("POST", "/operators/", {"name": f"Operator {number}"})
             service.call("POST", "/sources/", {"name": f"Source {number}", "bot_id": number})
@@ -79,6 +86,7 @@ def test_schemathesis_finds_nothing(database: str) -> None:
         executable = str(Path(sys.executable).with_name("schemathesis"))
         command = [executable, "--config-file", "tests/schemathesis.toml", "run", "--no-color"]
         options = ["--max-examples", "30", "--seed", "1", "--warnings", "off", "--continue-on-failure"]
+        options += ["--header", f"X-API-Key: {ADMIN}"]
         result = subprocess.run(
             [*command, *options, f"http://127.0.0.1:{service.port}/openapi.json"],
             cwd=Path(__file__).parents[1],

@@ -121,7 +121,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_
 def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing(database: str) -> None:
     with Proxy(server().port) as proxy:
         url = database.replace(f":{server().port}/", f":{proxy.port}/")
-        with TestClient(create_app(settings_of(url))) as client:
+        with local(create_app(settings_of(url))) as client:
             api = Api(client)
             source_id = api.source(weights={api.operator(): 1})
             for number in range(3):
