@@ -34,6 +34,8 @@ class Requests:
             await self.app(scope, receive, send)
             return
         begin, headers, size, status = time.perf_counter(), Headers(scope=scope), 0, 500
+        length = headers.get("content-length", "")
+        is_large = length.isdigit() and int(length) > MAX_BODY
         given = headers.get("x-request-id", "")
         own_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
         request_id.set(own_id)
@@ -42,7 +44,7 @@ class Requests:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY or int(headers.get("content-length", "0")) > MAX_BODY:
+            if is_large or size > MAX_BODY:
                 raise HTTPException(413, "the body is larger than 256 KiB")
             return message
 
@@ -60,7 +62,7 @@ class Requests:
             await self.app(scope, receive_little, send_marked)
         finally:
             seconds = round(time.perf_counter() - begin, 6)
-            path = scope["path"].encode("ascii", "backslashreplace").decode()
+            path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
             log.info("request", extra={"fields": {
                 "method": scope["method"], "path": path, "status": status, "seconds": seconds
             }})  # fmt: skip
@@ -92,6 +94,7 @@ def set_up_logs(as_json: bool) -> None:
     for name in ("crm", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = ([] if name == "uvicorn.error" else [handler]), name == "uvicorn.error"
-    logging.getLogger("crm").setLevel(logging.INFO)
+    logging.getLogger("crm").setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)
     access = logging.getLogger("uvicorn.access")
-    access.handlers, access.propagate, access.disabled = [], False, True
+    log.disabled = not access.handlers  # uvicorn's --no-access-log is for our lines too
+    access.handlers, access.propagate = [], False

@@ -18,9 +18,16 @@ class Service:
     """Copies of `uvicorn APP`, each on a free port, with one database; started when all answer."""
 
     def __init__(
-        self, url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, **environment: str
+        self,
+        url: str,
+        app: str = "crm.main:app",
+        workers: int = 1,
+        copies: int = 1,
+        log: Any = None,
+        **environment: str,
     ) -> None:
-        self.url = url
+        """log: a file for its log lines, which it does not write else."""
+        self.url, self.log = url, log
         self.headers: dict[str, str] = {}  # of all requests
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
@@ -111,10 +118,10 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, **environment: str
+    url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, log: Any = None, **environment: str
 ) -> Iterator[Service]:
     """A service for the length of a block."""
-    service = Service(url, app, workers, copies, **environment)
+    service = Service(url, app, workers, copies, log, **environment)
     try:
         yield service
     finally:

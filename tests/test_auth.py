@@ -335,17 +335,3 @@ def test_a_key_that_asks_too_often_gets_429_and_others_go_on(database: str) -> N
         assert (answers[-1].status_code, answers[-1].headers["Retry-After"]) == (429, "1")
         assert "5 requests a second" in answers[-1].json()["detail"]
         other.get("/operators/")
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_above_256_kib_is_413_in_our_shape(client: TestClient, chunked: bool) -> None:
-    def body(size: int) -> Any:
-        text = b'{"name": "Anna"' + b" " * (size - 16) + b"}"
-        return iter([text[:1000], text[1000:]]) if chunked else text
-
-    headers = {"Content-Type": "application/json"}
-    assert client.post("/operators/", content=body(256 * 1024), headers=headers).status_code == 201
-    answer = client.post("/operators/", content=body(256 * 1024 + 1), headers=headers)
-    assert answer.status_code == 413
-    assert "256 KiB" in answer.json()["detail"]
-    assert len(client.get("/operators/").json()) == 1
