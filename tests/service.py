@@ -44,8 +44,9 @@ class Service:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
-        command += ["--log-level", "warning", "--no-access-log"]
-        return subprocess.Popen(command, env=self.environment, start_new_session=True)
+        if self.log is None:
+            command += ["--log-level", "warning", "--no-access-log"]
+        return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
 
     def _answers(self, nth: int) -> bool:
         try:
