@@ -6,6 +6,7 @@ it needs the lock for itself, and is run again that way. Readers see a snapshot 
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -199,7 +200,8 @@ def open_database(url: str, busy_timeout: float) -> Database:
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise StartupError(f"{url!r} is not a database URL such as sqlite:///crm.db") from None
+        masked = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
+        raise StartupError(f"{masked!r} is not a database URL such as sqlite:///crm.db") from None
     has_password = parsed.password is not None or "password" in parsed.query
     name = parsed.difference_update_query(["password"]).render_as_string() if has_password else url
     try:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,10 +55,12 @@ WRK_SCRIPT = """
 local threads = 0
 function setup(thread) thread:set("number", threads); threads = threads + 1 end
 function init(args) n = 0; math.randomseed(os.time() * 8 + number) end
+local keys = {KEYS}
 function request()
   n = n + 1
   local key = string.format("%d-%d-%d", math.random(0, 2^30), number, n)
-  return wrk.format("POST", "/contacts/", {["Content-Type"] = "application/json"}, string.format(
+  local headers = {["Content-Type"] = "application/json", ["X-API-Key"] = keys[n % SOURCES + 1]}
+  return wrk.format("POST", "/contacts/", headers, string.format(
     '{"source_id":%d,"lead_external_id":"tg:%s","lead_phone":"8 9%02d %07d","lead_name":"Lead %d",' ..
     '"message":"Where is my order?","event_id":"%s"}',
     n % SOURCES + 1, key, math.random(10, 29), math.random(0, 9999999), n, key))
@@ -79,9 +81,10 @@ class Result(NamedTuple):
     errors: int
 
 
-def wrk(port: int, seconds: int) -> Result:
+def wrk(port: int, seconds: int, keys: Sequence[str] = ()) -> Result:
+    """keys: those of the sources, or none."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK_SCRIPT)
+        script.write(WRK_SCRIPT.replace("KEYS", ", ".join(f'"{key}"' for key in keys)))
         script.flush()
         output = subprocess.run(
             [WRK, "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, f"http://127.0.0.1:{port}"],
@@ -174,6 +177,8 @@ def main() -> None:
 def bench(url: str, seconds: int, history: int, bare_result: Result, workers: int = 1) -> None:
     """Without and with history, and the calls that read."""
     empty = measure("registration", url, seconds, bare_result, workers)
+    keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
+    print(f"rate with keys / without: {keys.rate / empty.rate:.2f}")
     add_history(url, history)
     full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")
@@ -191,13 +196,17 @@ def bench_postgres(server: Server, seconds: int, history: int, bare_result: Resu
     bench(server.create_database(), seconds, history, bare_result, 2)
 
 
-def measure(label: str, url: str, seconds: int, bare_result: Result, workers: int) -> Result:
-    with serving(url, workers=workers) as service:
+def measure(label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False) -> Result:
+    environment = {"CRM_ADMIN_KEY": "the key of the benchmark", "CRM_RATE_LIMIT": "1000000"} if with_keys else {}
+    with serving(url, workers=workers, **environment) as service:
+        service.headers = {"X-API-Key": environment.get("CRM_ADMIN_KEY", "")}
         if not service.call("GET", "/operators/"):
             add_team(service.call)
+        bodies = [{"role": "source", "source_id": number, "name": "bot"} for number in range(1, SOURCES + 1)]
+        keys = [service.call("POST", "/keys/", body)["key"] for body in bodies] if with_keys else []
         with closing_contacts(url):
-            wrk(service.port, 2)
-            result = wrk(service.port, seconds)
+            wrk(service.port, 2, keys)
+            result = wrk(service.port, seconds, keys)
         report(label, result, bare_result, service)
     return result
 
