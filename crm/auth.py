@@ -10,6 +10,7 @@ import secrets
 import time
 from asyncio import Task, create_task
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Request, Security
@@ -22,7 +23,7 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.database import Database, get_row
-from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
+from crm.deps import Page, PathId, Service, SessionDep, Write, writes
 from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
 from crm.fields import Id, Name, Role, utcnow
 from crm.models import ApiKey, Contact, Input, Operator, Record, Source
@@ -30,7 +31,7 @@ from crm.models import ApiKey, Contact, Input, Operator, Record, Source
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/keys", tags=["Keys"])
 
-FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+FORWARDING = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
 USE_WRITTEN_EVERY = 60  # seconds
 # What may be called by whom besides admins, by the name of the handler.
 OPEN_TO: dict[str, Role] = {"create_contact": "source", "get_metrics": "metrics"}
@@ -60,6 +61,9 @@ class Caller(SQLModel):
         """Raises NotFound when an operator asks for another one."""
         if self.operator_id not in (None, operator_id):
             raise NotFound("operator", operator_id)
+
+
+ADMIN = Caller()
 
 
 class Callers:
@@ -121,44 +125,49 @@ NOTE_USE = (
 KEY: Any = select(ApiKey.role, col(ApiKey.id).label("key_id"), ApiKey.source_id, ApiKey.operator_id).where(
     ApiKey.hash == bindparam("hash")
 )
-header = APIKeyHeader(name="X-API-Key", auto_error=False, description="Not needed while no CRM_ADMIN_KEY is set.")
 
 
 def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
-async def authenticate(request: Request, service: ServiceDep, key: Annotated[str | None, Security(header)]) -> Caller:
-    """Raises Unauthorized (no or no valid key), Forbidden (not for this role) and TooManyRequests."""
-    callers: Callers = request.app.state.callers
-    admin_key, route = service.settings.admin_key, request.scope["route"].name
-    if admin_key is None:
-        return _local_caller(request)
-    if not key:
-        raise Unauthorized("send a key in the header X-API-Key")
-    digest = digest_of(key)
-    if secrets.compare_digest(digest, digest_of(admin_key.get_secret_value())):
-        caller = Caller()
-    else:
-        caller = await callers.find(digest, route, service.database)
-    callers.take(digest)
-    if caller.role not in ("admin", OPEN_TO.get(route)):
-        raise Forbidden(f"a key of the role {caller.role} can't do this")
-    return caller
+class Authentication(APIKeyHeader):
+    """Gives the Caller. Raises Unauthorized (no or no valid key), Forbidden (not for this role), TooManyRequests."""
+
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
+        service: Service = request.app.state.service
+        callers: Callers = request.app.state.callers
+        if service.settings.admin_key is None:
+            return _local_caller(request)
+        key = request.headers.get(self.model.name)
+        if not key:
+            raise Unauthorized("send a key in the header X-API-Key")
+        digest, route = digest_of(key), request.scope["route"].name
+        is_admin = secrets.compare_digest(digest, digest_of(service.settings.admin_key.get_secret_value()))
+        caller = ADMIN if is_admin else await callers.find(digest, route, service.database)
+        callers.take(digest)
+        if caller.role not in ("admin", OPEN_TO.get(route)):
+            raise Forbidden(f"a key of the role {caller.role} can't do this")
+        return caller
+
+
+@lru_cache(1024)
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _local_caller(request: Request) -> Caller:
-    host = request.client.host if request.client else ""
-    try:
-        is_local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local or any(name in request.headers for name in FORWARDING):
+    is_forwarded = any(name in FORWARDING for name, _ in request.scope["headers"])
+    if is_forwarded or not _is_loopback(request.client.host if request.client else ""):
         raise Forbidden("without keys only callers on the same machine are served: set CRM_ADMIN_KEY")
-    return Caller()
+    return ADMIN
 
 
-CallerDep = Annotated[Caller, Depends(authenticate)]
+authenticate = Authentication(name="X-API-Key", description="Not needed while no CRM_ADMIN_KEY is set.")
+CallerDep = Annotated[Caller, Security(authenticate)]
 
 
 # --- the keys themselves --------------------------------------------------------------------------------------------

@@ -201,6 +201,7 @@ def change_status(
 @router.post(
     "/",
     status_code=201,
+    response_model=ContactPublic | ContactReceipt,
     summary="Register a contact",
     responses={
         **responses(404),
@@ -210,9 +211,7 @@ def change_status(
         },
     },
 )
-async def create_contact(
-    body: ContactCreate, response: Response, service: ServiceDep, caller: CallerDep
-) -> ContactPublic | ContactReceipt:
+async def create_contact(body: ContactCreate, service: ServiceDep, caller: CallerDep) -> Response:
     """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
 
     Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
@@ -223,16 +222,15 @@ async def create_contact(
     contact, is_new = await service.database.execute(
         lambda connection: register(connection, body, claim, service.rng, caller)
     )
-    if not is_new:
-        response.status_code = 200
-    return contact if caller.source_id is None else receipt(contact, body, claim)
+    answer = contact if caller.source_id is None else receipt(contact, body, claim)
+    return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")
 
 
 def receipt(contact: ContactPublic, body: ContactCreate, claim: Claim) -> ContactReceipt:
     """What a bot may know of a contact: of the lead nothing that other bots said."""
     lists = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
     lead = LeadReceipt(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
-    note = re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note or "") or None
+    note = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
     return ContactReceipt(**{**dict(contact), "lead": lead, "identity_note": note})
 
 

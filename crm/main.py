@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI, Security
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 from sqlmodel import SQLModel
@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(OneLineStartupErrors)
     app.add_middleware(Requests)
     errors.add_handlers(app)
-    authenticate, common = [Depends(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)
+    authenticate, common = [Security(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)
     for module in (contacts, operators, sources, leads, stats, auth):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
 

@@ -13,12 +13,11 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 256 * 1024  # bytes
-HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 log = logging.getLogger("crm.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -33,12 +32,12 @@ class Requests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begin, headers, size, status = time.perf_counter(), Headers(scope=scope), 0, 500
-        length = headers.get("content-length", "")
+        begin, size, status = time.perf_counter(), 0, 500
+        headers = dict(scope["headers"])
+        given, length = headers.get(b"x-request-id", b""), headers.get(b"content-length", b"")
+        own_id = given if re.fullmatch(rb"[\w.-]{1,64}", given) else secrets.token_hex(8).encode()
+        request_id.set(own_id.decode())
         is_large = length.isdigit() and int(length) > MAX_BODY
-        given = headers.get("x-request-id", "")
-        own_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
-        request_id.set(own_id)
 
         async def receive_little() -> Message:
             nonlocal size
@@ -52,20 +51,19 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer.update({**HEADERS, "X-Request-ID": own_id})
+                own = [*HEADERS, (b"x-request-id", own_id)]
                 if status == 413:
-                    answer["Connection"] = "close"  # the rest of the body is not read
+                    own.append((b"connection", b"close"))  # the rest of the body is not read
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
         try:
             await self.app(scope, receive_little, send_marked)
         finally:
-            seconds = round(time.perf_counter() - begin, 6)
-            path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
-            log.info("request", extra={"fields": {
-                "method": scope["method"], "path": path, "status": status, "seconds": seconds
-            }})  # fmt: skip
+            if not log.disabled:
+                path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
+                fields = {"method": scope["method"], "path": path, "status": status}
+                log.info("request", extra={"fields": {**fields, "seconds": round(time.perf_counter() - begin, 6)}})
 
 
 class Formatter(logging.Formatter):
