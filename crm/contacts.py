@@ -228,10 +228,10 @@ async def create_contact(body: ContactCreate, service: ServiceDep, caller: Calle
 
 def receipt(contact: ContactPublic, body: ContactCreate, claim: Claim) -> ContactReceipt:
     """What a bot may know of a contact: of the lead nothing that other bots said."""
-    lists = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
-    lead = LeadReceipt(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
+    lists: Any = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
+    lead = LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
     note = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
-    return ContactReceipt(**{**dict(contact), "lead": lead, "identity_note": note})
+    return ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": note})
 
 
 @router.get("/", summary="List contacts")

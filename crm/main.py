@@ -1,6 +1,7 @@
 """The service: `uvicorn crm.main:app`."""
 
 import gc
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from crm.deps import Service, SessionDep
 from crm.distribution import Distributor
 from crm.requests import Requests, set_up_logs
 from crm.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
@@ -69,7 +72,14 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         config = settings or load_settings()
         set_up_logs(config.log_format == "json")
         database = open_database(config.database_url, config.busy_timeout)
-        app.state.callers = auth.Callers(config.rate_limit)
+        admin_key = config.admin_key.get_secret_value() if config.admin_key else None
+        app.state.callers = auth.Callers(admin_key, config.rate_limit)
+        who = (
+            "only callers on this machine are served: no CRM_ADMIN_KEY is set"
+            if admin_key is None
+            else "keys are asked for"
+        )
+        log.info(who)
         app.state.service = Service(config, database, rng or random.Random())
         # An older version may have left contacts waiting for whom there is room.
         database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out(), config.migrate)
