@@ -23,7 +23,7 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.database import Database, get_row
-from crm.deps import Page, PathId, Service, SessionDep, Write, writes
+from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
 from crm.fields import Id, Name, Role, utcnow
 from crm.models import ApiKey, Contact, Input, Operator, Record, Source
@@ -139,7 +139,11 @@ class Authentication(APIKeyHeader):
     """Gives the Caller. Raises Unauthorized (no or no valid key), Forbidden (not for this role), TooManyRequests."""
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        service: Service = request.app.state.service
+        caller = await self._caller(request)
+        request.state.caller = caller
+        return caller
+
+    async def _caller(self, request: Request) -> Caller:
         callers: Callers = request.app.state.callers
         if callers.is_open:
             return _local_caller(request)
@@ -147,7 +151,7 @@ class Authentication(APIKeyHeader):
         if not key:
             raise Unauthorized("send a key in the header X-API-Key")
         digest, route = digest_of(key), request.scope["route"].name
-        caller = await callers.find(digest, route, service.database)
+        caller = await callers.find(digest, route, request.app.state.service.database)
         callers.take(digest)
         if caller.role not in ("admin", OPEN_TO.get(route)):
             raise Forbidden(f"a key of the role {caller.role} can't do this")

@@ -188,12 +188,12 @@ def bench(url: str, seconds: int, history: int, bare_result: Result, workers: in
 
 def bench_postgres(server: Server, seconds: int, history: int, bare_result: Result) -> None:
     for workers in (1, 2, 4):
-        url = server.create_database()
+        url = server.create_database(over_socket=True)
         measure(f"registration, {workers} workers", url, seconds, bare_result, workers)
-    with Proxy(server.port, delay=0.001) as proxy:
-        far = server.create_database().replace(f":{server.port}/", f":{proxy.port}/")
+    with Proxy(server, delay=0.001) as proxy:
+        far = proxy.dsn(server.create_database())
         measure("registration, 2 workers, 1 ms of delay", far, seconds, bare_result, 2)
-    bench(server.create_database(), seconds, history, bare_result, 2)
+    bench(server.create_database(over_socket=True), seconds, history, bare_result, 2)
 
 
 def measure(label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False) -> Result:

@@ -64,7 +64,7 @@ class Server:
         settings = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
+            "unix_socket_directories": str(self.data),
             "max_connections": "250",
             "fsync": "on" if durable else "off",
             "log_min_messages": "error",
@@ -106,18 +106,21 @@ class Server:
             self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def dsn(self, database: str) -> str:
+    def dsn(self, database: str, over_socket: bool = False) -> str:
+        """over_socket: as on the same machine, without TCP."""
+        if over_socket:
+            return f"postgresql://crm@/{database}?host={self.data}&port={self.port}"
         return f"postgresql://crm@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, database: str = "postgres") -> list[Any]:
         """Runs a statement outside of any transaction and returns its rows."""
         return sql(self.dsn(database), statement)
 
-    def create_database(self, template: str = "template1") -> str:
+    def create_database(self, over_socket: bool = False) -> str:
         """A new database, and its URL."""
         name = f"crm{next(self.names)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return self.dsn(name)
+        self.sql(f"CREATE DATABASE {name}")
+        return self.dsn(name, over_socket)
 
     def drop_database(self, url: str) -> None:
         self.sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
@@ -154,14 +157,15 @@ def empty_database() -> str:
 
 
 class Proxy:
-    """Stands between the service and a server, on a port of its own; for the length of a block.
+    """Stands between the service and a server, on a socket of its own; for the length of a block.
 
     delay: seconds by which each answer of the server is late. lose: instead of this answer the connection breaks; cut:
     after it.
     """
 
-    def __init__(self, port: int, delay: float = 0) -> None:
-        self.target, self.delay, self.port = port, delay, free_port()
+    def __init__(self, server: Server, delay: float = 0) -> None:
+        self.target, self.delay = f"{server.data}/.s.PGSQL.{server.port}", delay
+        self.folder = Path(tempfile.mkdtemp(prefix="crm-proxy-"))
         self.lose: bytes | None = None
         self.cut: bytes | None = None
 
@@ -169,13 +173,19 @@ class Proxy:
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        listening = self.loop.create_server(lambda: _Downstream(self), "127.0.0.1", self.port)
+        listening = self.loop.create_unix_server(lambda: _Downstream(self), f"{self.folder}/.s.PGSQL.5432")
         asyncio.run_coroutine_threadsafe(listening, self.loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        shutil.rmtree(self.folder)
+
+    def dsn(self, url: str) -> str:
+        """The URL of this database through the proxy."""
+        name = url.partition("?")[0].rpartition("/")[2]
+        return f"postgresql://crm@/{name}?host={self.folder}"
 
 
 class _Downstream(asyncio.Protocol):
@@ -186,7 +196,7 @@ class _Downstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
-        connecting = self.proxy.loop.create_connection(lambda: _Upstream(self), "127.0.0.1", self.proxy.target)
+        connecting = self.proxy.loop.create_unix_connection(lambda: _Upstream(self), self.proxy.target)
         self.connecting = self.proxy.loop.create_task(connecting)
 
     def data_received(self, data: bytes) -> None:

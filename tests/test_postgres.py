@@ -104,30 +104,26 @@ def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
 
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_saved(database: str) -> None:
-    with Proxy(server().port) as proxy:
-        url = database.replace(f":{server().port}/", f":{proxy.port}/")
-        with local(create_app(settings_of(url))) as client:
-            api = Api(client)
-            source_id = api.source(weights={api.operator(): 1})
-            proxy.lose = b"COMMIT\0"
-            body = {"source_id": source_id, "lead_external_id": "tg:1", "event_id": "1"}
-            answer = client.post("/contacts/", json=body)
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            assert "may" in answer.json()["detail"]
-            assert [contact["id"] for contact in api.get("/contacts/")] == [1]
-            assert api.post("/contacts/", body, expect=200)["id"] == 1
+    with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(): 1})
+        proxy.lose = b"COMMIT\0"
+        body = {"source_id": source_id, "lead_external_id": "tg:1", "event_id": "1"}
+        answer = client.post("/contacts/", json=body)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert "may" in answer.json()["detail"]
+        assert [contact["id"] for contact in api.get("/contacts/")] == [1]
+        assert api.post("/contacts/", body, expect=200)["id"] == 1
 
 
 def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing(database: str) -> None:
-    with Proxy(server().port) as proxy:
-        url = database.replace(f":{server().port}/", f":{proxy.port}/")
-        with local(create_app(settings_of(url))) as client:
-            api = Api(client)
-            source_id = api.source(weights={api.operator(): 1})
-            for number in range(3):
-                proxy.cut = b"COMMIT\0"
-                api.contact(source_id, f"tg:{number}")
-            assert [contact["id"] for contact in api.get("/contacts/")] == [3, 2, 1]
+    with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(): 1})
+        for number in range(3):
+            proxy.cut = b"COMMIT\0"
+            api.contact(source_id, f"tg:{number}")
+        assert [contact["id"] for contact in api.get("/contacts/")] == [3, 2, 1]
 
 
 def test_a_server_that_freezes_gives_503_within_5_seconds_also_on_open_connections(own_server: Server) -> None:
