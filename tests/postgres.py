@@ -174,7 +174,7 @@ class Proxy:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         listening = self.loop.create_unix_server(lambda: _Downstream(self), f"{self.folder}/.s.PGSQL.5432")
-        asyncio.run_coroutine_threadsafe(listening, self.loop).result()
+        self._listening = asyncio.run_coroutine_threadsafe(listening, self.loop).result()  # else it is collected
         return self
 
     def __exit__(self, *_: object) -> None:
