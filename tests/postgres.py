@@ -178,7 +178,8 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.loop.call_soon_threadsafe(self._listening.close)
+        self.loop.call_soon_threadsafe(self.loop.call_later, 0.1, self.loop.stop)
         self._thread.join()
         shutil.rmtree(self.folder)
 
