@@ -1,6 +1,5 @@
 """What all tests share: an app on a database of its own, and an HTTP client that says what it expects."""
 
-import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,6 @@ from fastapi.testclient import TestClient
 from crm.main import create_app
 from crm.settings import Settings
 from tests import postgres
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _apps_come_and_go() -> Iterator[None]:
-    """A process that serves freezes what its start made; here that would keep each app of each test for ever."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "freeze", lambda: None)
-        patch.setattr(gc, "set_threshold", lambda *_: None)
-        yield
 
 
 class Api:
