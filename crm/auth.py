@@ -139,11 +139,6 @@ class Authentication(APIKeyHeader):
     """Gives the Caller. Raises Unauthorized (no or no valid key), Forbidden (not for this role), TooManyRequests."""
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        caller = await self._caller(request)
-        request.state.caller = caller
-        return caller
-
-    async def _caller(self, request: Request) -> Caller:
         callers: Callers = request.app.state.callers
         if callers.is_open:
             return _local_caller(request)

@@ -5,11 +5,11 @@ import re
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 from sqlalchemy import Connection, bindparam, exists, func, insert, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
-from crm import distribution
+from crm import distribution, models
 from crm.auth import Caller, CallerDep
 from crm.database import get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
@@ -17,24 +17,7 @@ from crm.distribution import Distributor
 from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
-from crm.models import (
-    ApiKey,
-    Assignment,
-    AssignmentCreate,
-    AssignmentPublic,
-    Contact,
-    ContactCreate,
-    ContactDetail,
-    ContactPublic,
-    ContactReceipt,
-    LeadReceipt,
-    Operator,
-    OperatorRef,
-    Source,
-    SourceOperator,
-    SourceRef,
-    StatusUpdate,
-)
+from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"])
 
@@ -105,22 +88,22 @@ class DistributeResult(SQLModel):
 
 def read_contacts(
     connection: Connection, statement: Any, parameters: dict[str, Any] | None = None
-) -> list[ContactPublic]:
+) -> list[models.ContactPublic]:
     """What a statement derived from CONTACTS finds, with lead, source and operator."""
     rows = connection.execute(statement, parameters or {}).all()
     leads = read_leads(connection, [row.lead_id for row in rows])
     return [
-        ContactPublic(
+        models.ContactPublic(
             **{column.name: getattr(row, column.name) for column in COLUMNS},
             lead=leads[row.lead_id],
-            source=SourceRef(id=row.source_id, name=row.source_name, bot_id=row.source_bot_id),
-            operator=row.operator_id and OperatorRef(id=row.operator_id, name=row.operator_name),
+            source=models.SourceRef(id=row.source_id, name=row.source_name, bot_id=row.source_bot_id),
+            operator=row.operator_id and models.OperatorRef(id=row.operator_id, name=row.operator_name),
         )
         for row in rows
     ]
 
 
-def read_contact(connection: Connection, contact_id: int) -> ContactPublic:
+def read_contact(connection: Connection, contact_id: int) -> models.ContactPublic:
     """Raises NotFound."""
     contacts = read_contacts(connection, CONTACT, {"contact_id": contact_id})
     if not contacts:
@@ -129,8 +112,8 @@ def read_contact(connection: Connection, contact_id: int) -> ContactPublic:
 
 
 def register(
-    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller
-) -> tuple[ContactPublic, bool]:
+    connection: Connection, body: models.ContactCreate, claim: Claim, rng: random.Random, caller: Caller
+) -> tuple[models.ContactPublic, bool]:
     """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
 
     Raises NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not that
@@ -175,13 +158,13 @@ def register(
     reason = "distributed" if operator else "queued"
     entry = {"contact_id": contact_id, "operator_id": operator_id, "created_at": now}
     connection.execute(distribution.ADD_ASSIGNMENT, {**entry, "reason": reason, "candidates": candidates})
-    source_ref = SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
-    return ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
+    source_ref = models.SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
+    return models.ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
 
 
 def change_status(
     connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random, caller: Caller
-) -> ContactPublic:
+) -> models.ContactPublic:
     """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md)."""
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
     if owner is None or caller.operator_id not in (None, owner.operator_id):
@@ -201,23 +184,21 @@ def change_status(
 @router.post(
     "/",
     status_code=201,
-    response_model=ContactPublic | ContactReceipt,
+    response_model=models.ContactPublic | models.ContactReceipt,
     summary="Register a contact",
     responses={
         **responses(404),
         200: {
-            "model": ContactPublic | ContactReceipt,
+            "model": models.ContactPublic | models.ContactReceipt,
             "description": "A repeat of this event_id: the first contact, as it is now.",
         },
     },
 )
-async def create_contact(body: ContactCreate, request: Request) -> Response:
+async def create_contact(body: models.ContactCreate, service: ServiceDep, caller: CallerDep) -> Response:
     """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
 
     Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
     """
-    # Taken from the request, for each dependency would cost 3 % of the rate. The router has authenticated the caller.
-    service, caller = request.app.state.service, request.state.caller
     claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
     if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
         raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])
@@ -228,18 +209,18 @@ async def create_contact(body: ContactCreate, request: Request) -> Response:
     return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")
 
 
-def receipt(contact: ContactPublic, body: ContactCreate, claim: Claim) -> ContactReceipt:
+def receipt(contact: models.ContactPublic, body: models.ContactCreate, claim: Claim) -> models.ContactReceipt:
     """What a bot may know of a contact: of the lead nothing that other bots said."""
     lists: Any = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
-    lead = LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
+    lead = models.LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
     note = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
-    return ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": note})
+    return models.ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": note})
 
 
 @router.get("/", summary="List contacts")
 def list_contacts(
     query: Annotated[ContactQuery, Query()], session: SessionDep, caller: CallerDep
-) -> list[ContactPublic]:
+) -> list[models.ContactPublic]:
     """Newest first, or with `order=queue` the waiting ones in the order of handing out. Filters combine with AND."""
     statement = caller.own(CONTACTS)
     for field in ("lead_id", "source_id", "operator_id", "status"):
@@ -278,24 +259,24 @@ def distribute_contacts(write: Write, query: Annotated[DistributeQuery, Query()]
 
 
 @router.get("/{contact_id}", summary="Get a contact", responses=responses(404))
-def get_contact(contact_id: PathId, session: SessionDep, caller: CallerDep) -> ContactDetail:
+def get_contact(contact_id: PathId, session: SessionDep, caller: CallerDep) -> models.ContactDetail:
     """With its history: who got it, why, and what each draw saw."""
     contact = read_contact(session.connection(), contact_id)
     if caller.operator_id not in (None, contact.operator_id):
         raise NotFound("contact", contact_id)
     entries = session.exec(select(Assignment).where(Assignment.contact_id == contact_id).order_by(col(Assignment.id)))
-    history = [AssignmentPublic.model_validate(entry) for entry in entries]
+    history = [models.AssignmentPublic.model_validate(entry) for entry in entries]
     if caller.operator_id is not None:
         history = [entry for entry in history if entry.operator_id == caller.operator_id]
         for entry in history:
             entry.candidates = [seen for seen in entry.candidates if seen.operator_id == caller.operator_id]
-    return ContactDetail(**dict(contact), history=history)
+    return models.ContactDetail(**dict(contact), history=history)
 
 
 @router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
 async def update_contact_status(
-    contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
-) -> ContactPublic:
+    contact_id: PathId, body: models.StatusUpdate, service: ServiceDep, caller: CallerDep
+) -> models.ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
     return await service.database.execute(
         lambda connection: change_status(connection, contact_id, body.status, service.rng, caller)
@@ -304,7 +285,7 @@ async def update_contact_status(
 
 @router.post("/{contact_id}/assign", summary="Assign a contact by hand", responses=responses(404, 409))
 @writes
-def assign_contact(write: Write, contact_id: PathId, body: AssignmentCreate) -> ContactPublic:
+def assign_contact(write: Write, contact_id: PathId, body: models.AssignmentCreate) -> models.ContactPublic:
     """To this operator, or without `operator_id` to one drawn by weight among the others. It becomes `new` again.
 
     `force` goes past the limit or inactivity. What waits for the former operator gets the place that it leaves.

@@ -12,31 +12,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from crm.fields import (
-    BIG,
-    HAS_EVENT,
-    HAS_WAITED,
-    IS_OPEN,
-    IS_PENDING,
-    BotId,
-    ContactStatus,
-    Description,
-    ExternalId,
-    Id,
-    IdentifierKind,
-    Key,
-    MaxLoad,
-    Message,
-    Name,
-    Outcome,
-    Priority,
-    Reason,
-    Role,
-    ShortText,
-    one_of,
-    utcnow,
-    where,
-)
+from crm import fields
 
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
@@ -56,8 +32,8 @@ class Input(SQLModel):
 class Row(SQLModel):
     """The first columns of every table that has ids of its own: 64-bit and, by AUTOINCREMENT, never reused."""
 
-    id: int = Field(default=None, primary_key=True, sa_type=BIG)
-    created_at: datetime = Field(default_factory=utcnow)
+    id: int = Field(default=None, primary_key=True, sa_type=fields.BIG)
+    created_at: datetime = Field(default_factory=fields.utcnow)
 
 
 class Record(SQLModel):
@@ -67,13 +43,10 @@ class Record(SQLModel):
     created_at: datetime
 
 
-# --- operators ------------------------------------------------------------------------------------------------------
-
-
 class OperatorBase(SQLModel):
-    name: Name = Field(max_length=100, description="1-100 characters, trimmed.")
+    name: fields.Name = Field(max_length=100, description="1-100 characters, trimmed.")
     is_active: bool = Field(default=True, description="An inactive operator gets nothing, whatever its weight.")
-    max_load: MaxLoad = Field(default=10, description="Most open contacts at once, over all sources.")
+    max_load: fields.MaxLoad = Field(default=10, description="Most open contacts at once, over all sources.")
 
 
 class Operator(OperatorBase, Row, table=True):
@@ -85,15 +58,12 @@ class Operator(OperatorBase, Row, table=True):
     )
 
 
-# --- sources and weights --------------------------------------------------------------------------------------------
-
-
 class SourceBase(SQLModel):
-    name: Name = Field(max_length=100, description="1-100 characters, trimmed, unique.")
-    bot_id: BotId | None = Field(
+    name: fields.Name = Field(max_length=100, description="1-100 characters, trimmed, unique.")
+    bot_id: fields.BotId | None = Field(
         default=None, max_length=100, description="The bot's own id, unique; contacts may name the source by it."
     )
-    description: Description | None = Field(default=None, max_length=1000)
+    description: fields.Description | None = Field(default=None, max_length=1000)
 
 
 class Source(SourceBase, Row, table=True):
@@ -114,12 +84,9 @@ class SourceOperator(SQLModel, table=True):
         Index("ix_source_operator_operator_id", "operator_id"),
         {"sqlite_with_rowid": False},
     )
-    source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
-    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
+    source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=fields.BIG)
+    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
     weight: float
-
-
-# --- leads ----------------------------------------------------------------------------------------------------------
 
 
 class Lead(Row, table=True):
@@ -131,39 +98,43 @@ class Lead(Row, table=True):
 class LeadIdentifier(SQLModel, table=True):
     __tablename__ = "lead_identifier"
     __table_args__ = (
-        one_of("kind", IdentifierKind),
+        fields.one_of("kind", fields.IdentifierKind),
         CheckConstraint("length(value) BETWEEN 1 AND 255", name="value"),
         Index("ix_lead_identifier_lead_id", "lead_id", "kind", "value"),
         {"sqlite_with_rowid": False},
     )
     kind: str = Field(primary_key=True, max_length=16)
     value: str = Field(primary_key=True, max_length=255)
-    lead_id: int = Field(foreign_key="lead.id", ondelete="CASCADE", sa_type=BIG)
+    lead_id: int = Field(foreign_key="lead.id", ondelete="CASCADE", sa_type=fields.BIG)
 
 
-class LeadPublic(Record):
+class LeadReceipt(SQLModel):
+    """A lead as a bot may know it: only what its request sent."""
+
+    id: int
     name: str | None
     external_ids: list[str]
     phones: list[str] = Field(description="In E.164.")
     emails: list[str] = Field(description="In lower case.")
 
 
-# --- contacts and their history -------------------------------------------------------------------------------------
+class LeadPublic(LeadReceipt, Record):
+    pass
 
 
 class ContactBase(SQLModel):
-    message: Message | None = Field(default=None, max_length=10_000)
-    priority: Priority = Field(default=0, description="Waiting contacts with a higher one are handed out first.")
-    event_id: Key | None = Field(
+    message: fields.Message | None = Field(default=None, max_length=10_000)
+    priority: fields.Priority = Field(default=0, description="Waiting contacts with a higher one are handed out first.")
+    event_id: fields.Key | None = Field(
         default=None, max_length=255, description="The bot's id of this event: repeats return the first contact."
     )
 
 
 class ContactRecord(ContactBase):
-    lead_id: int = Field(foreign_key="lead.id", sa_type=BIG)
-    source_id: int = Field(foreign_key="source.id", sa_type=BIG)
-    operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG)
-    status: ContactStatus = Field(sa_type=String(16))
+    lead_id: int = Field(foreign_key="lead.id", sa_type=fields.BIG)
+    source_id: int = Field(foreign_key="source.id", sa_type=fields.BIG)
+    operator_id: int | None = Field(foreign_key="operator.id", sa_type=fields.BIG)
+    status: fields.ContactStatus = Field(sa_type=String(16))
     identity_note: str | None = Field(description="What of the identifiers could not be used, and why.")
     assigned_at: datetime | None = Field(description="The first assignment; null while nobody has had it.")
     closed_at: datetime | None
@@ -172,7 +143,7 @@ class ContactRecord(ContactBase):
 class Contact(ContactRecord, Row, table=True):
     __tablename__ = "contact"
     __table_args__ = (
-        one_of("status", ContactStatus),
+        fields.one_of("status", fields.ContactStatus),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
         CheckConstraint("length(event_id) BETWEEN 1 AND 255", name="event_id"),
         CheckConstraint("length(message) <= 10000", name="message"),
@@ -182,11 +153,11 @@ class Contact(ContactRecord, Row, table=True):
             "WHEN 'closed' THEN TRUE ELSE operator_id IS NOT NULL END",
             name="operator_id",
         ),
-        Index("uq_contact_event_id", "source_id", "event_id", unique=True, **where(HAS_EVENT)),
-        Index("ix_contact_load", "operator_id", "id", "status", **where(IS_OPEN)),
+        Index("uq_contact_event_id", "source_id", "event_id", unique=True, **fields.where(fields.HAS_EVENT)),
+        Index("ix_contact_load", "operator_id", "id", "status", **fields.where(fields.IS_OPEN)),
         # The queue in the order of handing out: of one source, and of all.
-        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **where(IS_PENDING)),
-        Index("ix_contact_queue", text("priority DESC"), "id", **where(IS_PENDING)),
+        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
+        Index("ix_contact_queue", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
         # The lists: id gives the order, status is there to filter on without reading the row.
         Index("ix_contact_lead_id", "lead_id", "id"),
         Index("ix_contact_source_id", "source_id", "id", "status"),
@@ -194,7 +165,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_status", "status", "id"),
         # Statistics read only these two; the first also serves the list of a source and an operator.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
-        Index("ix_contact_waited", "created_at", "assigned_at", **where(HAS_WAITED)),
+        Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         {"sqlite_autoincrement": True},
     )
 
@@ -222,14 +193,14 @@ class ContactCreate(ContactBase, Input):
             ],
         }
     }
-    source_id: Id | None = None
-    source_bot_id: BotId | None = None
-    lead_external_id: ExternalId | None = Field(
+    source_id: fields.Id | None = None
+    source_bot_id: fields.BotId | None = None
+    lead_external_id: fields.ExternalId | None = Field(
         default=None, description="The lead's id in its messenger. Shared by all sources: prefix private ids (tg:1001)."
     )
-    lead_phone: ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
-    lead_email: ShortText | None = Field(default=None, description="Compared without regard to case.")
-    lead_name: ShortText | None = None
+    lead_phone: fields.ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
+    lead_email: fields.ShortText | None = Field(default=None, description="Compared without regard to case.")
+    lead_name: fields.ShortText | None = None
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -240,7 +211,7 @@ class ContactCreate(ContactBase, Input):
 
 class StatusUpdate(Input):
     model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
-    status: ContactStatus
+    status: fields.ContactStatus
 
 
 class AssignmentCreate(Input):
@@ -253,7 +224,7 @@ class AssignmentCreate(Input):
             ],
         }
     }
-    operator_id: Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
+    operator_id: fields.Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
     force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
 
     @model_validator(mode="after")
@@ -274,22 +245,6 @@ class OperatorRef(SQLModel):
     name: str
 
 
-class ContactPublic(ContactRecord, Record):
-    lead: LeadPublic
-    source: SourceRef
-    operator: OperatorRef | None
-
-
-class LeadReceipt(SQLModel):
-    """A lead as a bot may know it: only what the request sent."""
-
-    id: int
-    name: str | None
-    external_ids: list[str]
-    phones: list[str]
-    emails: list[str]
-
-
 class ContactReceipt(ContactRecord, Record):
     """A contact as its bot may know it."""
 
@@ -298,20 +253,24 @@ class ContactReceipt(ContactRecord, Record):
     operator: OperatorRef | None
 
 
+class ContactPublic(ContactReceipt):
+    lead: LeadPublic
+
+
 class Candidate(SQLModel):
     """What one draw saw of one operator of the source; load and max_load where the load was counted."""
 
     operator_id: int
     weight: float
-    outcome: Outcome
+    outcome: fields.Outcome
     load: int | None = None
     max_load: int | None = None
 
 
 class AssignmentBase(SQLModel):
-    contact_id: int = Field(foreign_key="contact.id", sa_type=BIG)
-    operator_id: int | None = Field(foreign_key="operator.id", sa_type=BIG, description="null: no one.")
-    reason: Reason = Field(sa_type=String(16))
+    contact_id: int = Field(foreign_key="contact.id", sa_type=fields.BIG)
+    operator_id: int | None = Field(foreign_key="operator.id", sa_type=fields.BIG, description="null: no one.")
+    reason: fields.Reason = Field(sa_type=String(16))
     candidates: list[Candidate] = Field(sa_type=JSON)
 
 
@@ -320,7 +279,7 @@ class Assignment(AssignmentBase, Row, table=True):
 
     __tablename__ = "assignment"
     __table_args__ = (
-        one_of("reason", Reason),
+        fields.one_of("reason", fields.Reason),
         Index("ix_assignment_contact_id", "contact_id", "id"),
         {"sqlite_autoincrement": True},
     )
@@ -334,13 +293,10 @@ class ContactDetail(ContactPublic):
     history: list[AssignmentPublic] = Field(description="Its assignments, oldest first.")
 
 
-# --- keys -----------------------------------------------------------------------------------------------------------
-
-
 class ApiKey(Row, table=True):
     __tablename__ = "api_key"
     __table_args__ = (
-        one_of("role", Role),
+        fields.one_of("role", fields.Role),
         CheckConstraint("(role = 'source') = (source_id IS NOT NULL)", name="source_id"),
         CheckConstraint("(role = 'operator') = (operator_id IS NOT NULL)", name="operator_id"),
         UniqueConstraint("hash"),
@@ -348,8 +304,8 @@ class ApiKey(Row, table=True):
     )
     name: str = Field(max_length=100)
     role: str = Field(max_length=16)
-    source_id: int | None = Field(default=None, foreign_key="source.id", ondelete="CASCADE", sa_type=BIG)
-    operator_id: int | None = Field(default=None, foreign_key="operator.id", ondelete="CASCADE", sa_type=BIG)
+    source_id: int | None = Field(default=None, foreign_key="source.id", ondelete="CASCADE", sa_type=fields.BIG)
+    operator_id: int | None = Field(default=None, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
     prefix: str = Field(max_length=16)
     hash: str = Field(max_length=64)
     last_used_at: datetime | None = None
