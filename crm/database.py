@@ -125,7 +125,8 @@ class Database(ABC):
         except (exc.SQLAlchemyError, ValueError, Unavailable) as error:
             reason = " ".join(str(getattr(error, "orig", error)).split())
             raise StartupError(f"database {self.name} can't be opened or written: {reason}") from error
-        self._writer.dispose()
+        finally:
+            self._writer.dispose()
 
     async def stop(self) -> None:
         """Call it when no call is under way any more."""

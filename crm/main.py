@@ -74,12 +74,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         database = open_database(config.database_url, config.busy_timeout)
         admin_key = config.admin_key.get_secret_value() if config.admin_key else None
         app.state.callers = auth.Callers(admin_key, config.rate_limit)
-        who = (
-            "only callers on this machine are served: no CRM_ADMIN_KEY is set"
-            if admin_key is None
-            else "keys are asked for"
-        )
-        log.info(who)
+        log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
         app.state.service = Service(config, database, rng or random.Random())
         # An older version may have left contacts waiting for whom there is room.
         database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out(), config.migrate)

@@ -1,4 +1,4 @@
-"""Settings, each read from the environment variable that its description names."""
+"""Settings: each is read from the environment variable CRM_ and its name, but for DATABASE_URL."""
 
 from typing import Literal
 
@@ -16,14 +16,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CRM_", env_ignore_empty=True)
 
     database_url: str = Field(default="sqlite:///crm.db", validation_alias="DATABASE_URL")
-    default_region: str = Field(default="RU", description="CRM_DEFAULT_REGION: region of phones written without +")
-    busy_timeout: float = Field(
-        default=5, gt=0, le=60, description="CRM_BUSY_TIMEOUT: seconds a call waits for a lock or a connection"
-    )
-    admin_key: SecretStr | None = Field(default=None, min_length=16, description="CRM_ADMIN_KEY: the first key")
-    rate_limit: float = Field(default=100, gt=0, description="CRM_RATE_LIMIT: requests a second of each key")
-    log_format: Literal["text", "json"] = Field(default="text", description="CRM_LOG_FORMAT: text or json")
-    migrate: bool = Field(default=True, description="CRM_MIGRATE: whether the start brings the tables up to date")
+    default_region: str = Field(default="RU", description="region of phones written without +")
+    busy_timeout: float = Field(default=5, gt=0, le=60, description="seconds a call waits for a lock or a connection")
+    admin_key: SecretStr | None = Field(default=None, min_length=16, description="the first key")
+    rate_limit: float = Field(default=100, gt=0, description="requests a second of each key")
+    log_format: Literal["text", "json"] = Field(default="text", description="text or json")
+    migrate: bool = Field(default=True, description="whether the start brings the tables up to date")
 
     @field_validator("default_region")
     @classmethod

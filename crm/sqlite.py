@@ -75,7 +75,6 @@ class SQLite(Database):
             connection.exec_driver_sql("COMMIT")
             self._path: str = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
             self._inode = os.stat(self._path).st_ino
-        self._writer.dispose()
 
     def _use_wal(self, connection: Connection) -> None:
         """The file keeps the mode. Several processes that make a file at once must wait here by themselves."""

@@ -1,5 +1,6 @@
 """Starting: settings, and a database that can't be used is refused in one clear line."""
 
+import asyncio
 import os
 import re
 import sqlite3
@@ -171,6 +172,7 @@ def migrate(url: str, *steps: Callable[[Config], object]) -> None:
     for step in steps:
         with database.alone() as config.attributes["connection"]:
             step(config)
+    asyncio.run(database.stop())
 
 
 def details(connection: Connection) -> dict[str, set[Any]]:
