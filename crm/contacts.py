@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import Connection, bindparam, exists, func, insert, inspect, update
+from sqlalchemy import Connection, bindparam, exists, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
 from crm import distribution, models
 from crm.auth import Caller, CallerDep
-from crm.database import get_row
+from crm.database import add_rows, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
@@ -46,6 +46,7 @@ ARRIVAL: Any = (
         *(col(Source.id), col(Source.name), col(Source.bot_id)),
         REPEATED.label("repeated"),
         HAS_KEY.label("has_key"),
+        func.coalesce(*OWNERS).label("lead_id"),
         *OWNERS,
         *distribution.ENTRY_COLUMNS,
     )
@@ -55,7 +56,6 @@ ARRIVAL: Any = (
 )
 ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
 ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
-ADD_CONTACT = insert(Contact)
 OPERATOR_OF = select(col(Contact.operator_id)).where(col(Contact.id) == bindparam("contact_id"))
 STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact_id"))
 SET_STATUS = (
@@ -137,11 +137,13 @@ def register(
     if source.repeated is not None:
         return read_contact(connection, source.repeated), False
     entries = rows if source.operator_id is not None else []
-    operator, candidates = distribution.choose_operator(connection, source.id, entries, rng)
+    operator, candidates, ids = distribution.choose_operator(connection, source.id, entries, rng, source.lead_id)
     operator_id, now = operator.id if operator else None, utcnow()
     owners = {kind: getattr(source, f"owner_of_{kind}") for kind in KINDS}
-    lead, note = claim.find_or_create_lead(connection, owners, (body.lead_name or "").strip() or None, now)
+    name = (body.lead_name or "").strip() or None
+    lead, lead_rows, note = claim.find_lead(connection, owners, ids.lead_id, name, now)
     values: dict[str, Any] = {
+        "id": ids.contact_id,
         "message": body.message,
         "priority": body.priority,
         "event_id": body.event_id,
@@ -154,12 +156,11 @@ def register(
         "assigned_at": now if operator else None,
         "closed_at": None,
     }
-    contact_id = connection.execute(ADD_CONTACT, values).inserted_primary_key[0]  # type: ignore[index]
-    reason = "distributed" if operator else "queued"
-    entry = {"contact_id": contact_id, "operator_id": operator_id, "created_at": now}
-    connection.execute(distribution.ADD_ASSIGNMENT, {**entry, "reason": reason, "candidates": candidates})
+    entry = {"contact_id": values["id"], "operator_id": operator_id, "created_at": now, "candidates": candidates}
+    entry["reason"] = "distributed" if operator else "queued"
+    add_rows(connection, *lead_rows, (Contact, values), (Assignment, entry))
     source_ref = models.SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
-    return models.ContactPublic(id=contact_id, **values, lead=lead, source=source_ref, operator=operator), True
+    return models.ContactPublic(**values, lead=lead, source=source_ref, operator=operator), True
 
 
 def change_status(

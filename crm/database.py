@@ -10,6 +10,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from alembic import command
@@ -17,7 +20,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Float, exc, make_url
+from sqlalchemy import BigInteger, Connection, Engine, Float, bindparam, exc, insert, inspect, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
@@ -72,6 +75,55 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
     whole, digits = "strftime('%s', substr({0}, 1, 19))", "substr({0}, 20)"
     return "(" + " + ".join(f"({part.format(later)} - {part.format(earlier)})" for part in (whole, digits)) + ")"
+
+
+class next_id(FunctionElement[int]):
+    """The id of the next row of a table, taken for it beforehand: so that other rows can name it in the same step."""
+
+    type, inherit_cache = BigInteger(), True
+
+
+@compiles(next_id)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    table = compiler.process(element.clauses, **options)
+    return f"(SELECT nextval('{table}_id_seq'))"  # in a SELECT of its own it is evaluated once, not for each row
+
+
+@compiles(next_id, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    table = compiler.process(element.clauses, **options)
+    return f"(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = '{table}')"  # noqa: S608
+
+
+def add_rows(connection: Connection, *rows: tuple[type[SQLModel], dict[str, Any]]) -> None:
+    """Inserts rows of several tables; on PostgreSQL in one statement, for what a statement costs is mostly its way."""
+    if connection.dialect.name == "sqlite":
+        for table, group in groupby(rows, itemgetter(0)):
+            connection.execute(_insert(table), [values for _, values in group])
+    else:
+        statement = _inserts(*((table, *values) for table, values in rows))
+        parameters = {f"{name}_{n}": value for n, (_, values) in enumerate(rows) for name, value in values.items()}
+        connection.execute(statement, parameters)
+
+
+@lru_cache
+def _insert(table: Any) -> Any:
+    return insert(table).inline()
+
+
+@lru_cache
+def _inserts(*shapes: tuple[Any, ...]) -> Any:
+    """shapes: of each row the table and the names of its columns.
+
+    The last is the main one, which PostgreSQL begins with, and has nothing unique: so that of the others, in whatever
+    order it takes them, none comes before another here and after it there. Else two could wait for each other.
+    """
+    *others, last = (
+        insert(table).inline().values({name: bindparam(f"{name}_{n}", type_=columns[name].type) for name in names})
+        for n, (table, *names) in enumerate(shapes)
+        for columns in [inspect(table).columns]
+    )
+    return last.add_cte(*(other.cte(f"insert_{n}") for n, other in enumerate(others)))
 
 
 def get_row(session: Session, table: type[Row], row_id: int) -> Row:

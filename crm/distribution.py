@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, exists, func, insert, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, literal_column, update
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.database import is_alone
+from crm.database import is_alone, next_id
 from crm.errors import Conflict, NotAlone
-from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
+from crm.fields import BIG, IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 
 
@@ -51,12 +51,18 @@ LOCK_OPERATOR = (
     .with_for_update(key_share=True)
     .execution_options(wait=False)
 )
-# Of an operator who may get contacts of this source.
-LOAD_AND_LIMIT: Any = (
-    select(LOAD.scalar_subquery().label("load"), Operator.max_load)
+NEW_IDS: Any = sqlalchemy.select(
+    next_id(literal_column("contact")).label("contact_id"),
+    func.coalesce(bindparam("lead_id", type_=BIG), next_id(literal_column("lead"))).label("lead_id"),
+)
+# Of an operator who is eligible at this source, its load; with the ids, taken only then, lest they need another trip.
+ROOM: Any = (
+    NEW_IDS.add_columns(LOAD.scalar_subquery().label("load"))
+    .select_from(Operator)
     .join(SourceOperator)
     .where(col(SourceOperator.source_id) == bindparam("source_id"), col(SourceOperator.weight) > 0)
     .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active))
+    .where(LOAD.scalar_subquery() < Operator.max_load)
 )
 ADD_ASSIGNMENT = insert(Assignment).inline()
 QUEUE = (
@@ -140,26 +146,29 @@ def lock_operator(connection: Connection, operator_id: int | None) -> None:
 
 
 def choose_operator(
-    connection: Connection, source_id: int, entries: Sequence[Entry], rng: random.Random
-) -> tuple[OperatorRef | None, list[dict[str, Any]]]:
+    connection: Connection, source_id: int, entries: Sequence[Entry], rng: random.Random, lead_id: int | None
+) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
     """Draws one of the operators of a source for a new contact, or None; and what was seen, as from `draw`.
 
-    Raises NotAlone if the first one drawn can't take it.
+    The third value has contact_id, and lead_id if that was None: the ids for a new contact and a new lead. Raises
+    NotAlone if the first one drawn can't take it.
     """
+    room: Any = None
 
     def count(operator_id: int) -> int:
-        if is_alone(connection):
-            return count_load(connection, operator_id)
+        nonlocal room
         lock_operator(connection, operator_id)
-        now = connection.execute(LOAD_AND_LIMIT, {"operator_id": operator_id, "source_id": source_id}).one_or_none()
-        if now is None or now.load >= now.max_load:
+        parameters = {"operator_id": operator_id, "source_id": source_id, "lead_id": lead_id}
+        room = connection.execute(ROOM, parameters).one_or_none()
+        if room is None and not is_alone(connection):
             raise NotAlone
-        return int(now.load)
+        return int(room.load) if room else count_load(connection, operator_id)
 
     drawn, seen = draw(entries, count, rng)
     if drawn is None and not is_alone(connection):
         raise NotAlone
-    return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen
+    ids = room or connection.execute(NEW_IDS, {"lead_id": lead_id}).one()
+    return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
 
 
 class Distributor:

@@ -1,15 +1,17 @@
 """Which lead wrote: identifiers made comparable, looked up all at once, and added (design.md, "Lead identity")."""
 
+import bisect
 import unicodedata
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
 from typing import Any, get_args
 
 import phonenumbers
+import sqlalchemy
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import Connection, bindparam, insert, update
-from sqlmodel import AutoString, col, select
+from sqlalchemy import Connection, bindparam, update
+from sqlmodel import AutoString, SQLModel, col, select
 
 from crm.errors import Unprocessable
 from crm.fields import IdentifierKind
@@ -26,10 +28,14 @@ OWNERS = tuple(
     .label(f"owner_of_{kind}")
     for kind in KINDS
 )
-ADD_LEAD = insert(Lead)
-ADD_IDENTIFIER = insert(LeadIdentifier)
 NAMELESS = (col(Lead.id) == bindparam("lead_id")) & col(Lead.name).is_(None)  # by now somebody may have named it
 NAME_LEAD = update(Lead).where(NAMELESS).values(name=bindparam("new_name"))
+LEADS: Any = (
+    sqlalchemy.select(col(Lead.id), col(Lead.created_at), col(Lead.name), _kind, _value)
+    .join(LeadIdentifier, col(LeadIdentifier.lead_id) == col(Lead.id), isouter=True)
+    .where(col(Lead.id).in_(bindparam("lead_ids", expanding=True)))
+    .order_by(col(Lead.id))
+)
 
 
 def normalise(kind: IdentifierKind, text: str, region: str) -> str:
@@ -83,28 +89,38 @@ class Claim:
                 except ValueError as error:
                     self.problems[kind] = str(error)
 
-    def find_or_create_lead(
-        self, connection: Connection, owners: Mapping[IdentifierKind, int | None], name: str | None, now: datetime
-    ) -> tuple[LeadPublic, str | None]:
-        """The lead as it is from now on and the identity note; call it under the write lock.
+    def find_lead(
+        self,
+        connection: Connection,
+        owners: Mapping[IdentifierKind, int | None],
+        new_id: int,
+        name: str | None,
+        now: datetime,
+    ) -> tuple[LeadPublic, list[tuple[type[SQLModel], dict[str, Any]]], str | None]:
+        """The lead as it is from now on, the rows that are to be added for it, and the identity note.
 
         owners: the lead of each identifier that is known (OWNERS). Unknown ones and a missing name are added to the
-        lead. Raises Unprocessable when nothing is usable.
+        lead. new_id: that of a new lead. Call it under the write lock. Raises Unprocessable when nothing is usable.
         """
         if not self.values:
             missing = {kind: self.problems.get(kind, "is missing") for kind in KINDS}
             raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
         known = {kind: lead_id for kind, lead_id in owners.items() if lead_id is not None}
-        found = next((known[kind] for kind in KINDS if kind in known), None)
-        lead_id = found or connection.execute(ADD_LEAD, {"name": name, "created_at": now}).inserted_primary_key[0]  # type: ignore[index]
-        new = [(kind, value) for kind, value in self.values.items() if kind not in known]
-        if new:
-            add_identifiers(connection, lead_id, new)
-        lead = read_leads(connection, [lead_id])[lead_id] if found else lead_public(lead_id, now, name, new)
-        if lead.name is None and name is not None:
-            connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
+        rows: list[tuple[type[SQLModel], dict[str, Any]]] = []
+        if known:
+            lead_id = next(known[kind] for kind in KINDS if kind in known)
             lead = read_leads(connection, [lead_id])[lead_id]
-        return lead, self._note({kind: owner for kind, owner in known.items() if owner != lead_id})
+            if lead.name is None and name is not None:
+                connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
+                lead = read_leads(connection, [lead_id])[lead_id]
+        else:
+            lead = lead_public(new_id, now, name, [])
+            rows.append((Lead, {"id": new_id, "created_at": now, "name": name}))
+        for kind, value in sorted(self.values.items()):
+            if kind not in known:
+                rows.append((LeadIdentifier, {"kind": kind, "value": value, "lead_id": lead.id}))
+                bisect.insort(getattr(lead, f"{kind}s"), value)
+        return lead, rows, self._note({kind: owner for kind, owner in known.items() if owner != lead.id})
 
     def _note(self, others: Mapping[IdentifierKind, int]) -> str | None:
         notes = [f"lead_{kind} {self._texts[kind]!r} {why}" for kind, why in self.problems.items()]
@@ -112,36 +128,18 @@ class Claim:
         return "; ".join(notes) or None
 
 
-def add_identifiers(connection: Connection, lead_id: int, identifiers: Collection[tuple[IdentifierKind, str]]) -> None:
-    """Gives the lead identifiers that nobody has."""
-    rows: list[dict[str, Any]] = [{"kind": k, "value": v, "lead_id": lead_id} for k, v in sorted(identifiers)]
-    connection.execute(ADD_IDENTIFIER, rows)
-
-
-IDENTIFIERS_OF_LEADS = (
-    select(_kind, _value, col(LeadIdentifier.lead_id))
-    .where(col(LeadIdentifier.lead_id).in_(bindparam("lead_ids", expanding=True)))
-    .order_by(col(LeadIdentifier.lead_id), _kind, _value)
-)
-LEADS = select(col(Lead.id), col(Lead.created_at), col(Lead.name)).where(
-    col(Lead.id).in_(bindparam("lead_ids", expanding=True))
-)
-
-
 def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, LeadPublic]:
     """The leads with these ids (at most some thousands) and their identifiers, by id; unknown ids are left out."""
-    ids = {"lead_ids": list(set(lead_ids))}
-    identifiers = defaultdict(list)
-    for kind, value, lead_id in connection.execute(IDENTIFIERS_OF_LEADS, ids):
-        identifiers[lead_id].append((kind, value))
-    return {row.id: lead_public(*row, identifiers[row.id]) for row in connection.execute(LEADS, ids)}
+    found = connection.execute(LEADS, {"lead_ids": list(set(lead_ids))})
+    leads = groupby(found, lambda row: (row.id, row.created_at, row.name))
+    return {lead[0]: lead_public(*lead, [(row.kind, row.value) for row in rows]) for lead, rows in leads}
 
 
 def lead_public(
-    lead_id: int, created_at: datetime, name: str | None, identifiers: Iterable[tuple[str, str]]
+    lead_id: int, created_at: datetime, name: str | None, identifiers: Iterable[tuple[str | None, str]]
 ) -> LeadPublic:
-    values: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for kind, value in identifiers:
+    values: dict[str | None, list[str]] = {kind: [] for kind in (*KINDS, None)}
+    for kind, value in sorted(identifiers):
         values[kind].append(value)
     return LeadPublic(
         id=lead_id,

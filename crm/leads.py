@@ -13,7 +13,7 @@ from crm.database import contains, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
-from crm.identity import add_identifiers, normalise, read_leads
+from crm.identity import normalise, read_leads
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
@@ -180,7 +180,7 @@ def _replace_identifiers(session: Session, lead_id: int, wanted: dict[Identifier
     session.exec(
         delete(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead_id, col(LeadIdentifier.kind).in_(wanted))
     )
-    if pairs:
-        add_identifiers(session.connection(), lead_id, pairs)
-    elif session.exec(select(LeadIdentifier.kind).where(LeadIdentifier.lead_id == lead_id)).first() is None:
+    session.add_all(LeadIdentifier(kind=kind, value=value, lead_id=lead_id) for kind, value in pairs)
+    session.flush()
+    if not pairs and session.exec(select(LeadIdentifier.kind).where(LeadIdentifier.lead_id == lead_id)).first() is None:
         raise Conflict(f"lead {lead_id} would be left without an identifier: nobody could find it again")

@@ -91,6 +91,8 @@ def check(database: str) -> None:
     if database.startswith("sqlite"):
         assert sql(database, "PRAGMA integrity_check") == [("ok",)]
         assert sql(database, "PRAGMA foreign_key_check") == []
+    else:
+        assert sql(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
 def test_no_operator_goes_past_the_limit(service: Service) -> None:
@@ -130,6 +132,19 @@ def test_the_same_event_sent_many_times_at_once_is_one_contact(service: Service)
     assert Counter(status for status, _ in answers) == {201: 1, 200: 63}
     assert {contact["id"] for _, contact in answers} == {1}
     assert service.call("GET", "/stats/")["contacts"] == 1
+
+
+def test_contacts_that_have_events_and_identifiers_in_common_do_not_wait_for_each_other(service: Service) -> None:
+    source_id = add_source(service, operators=7, max_load=1000)
+    bodies = [
+        {"source_id": source_id, "lead_external_id": f"tg:{n % 30}", "event_id": f"update-{n // 4}"}
+        | ({"lead_phone": f"8916000{n % 11:04d}"} if n % 2 else {})
+        | ({"lead_email": f"{n % 13}@example.com"} if n % 3 else {})
+        for n in range(600)
+    ]
+    random.Random(1).shuffle(bodies)
+    assert Counter(status for status, _ in at_once(service, bodies)) == {201: 150, 200: 450}
+    check(service.url)
 
 
 class Load:
