@@ -25,6 +25,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 from crm.database import Database, get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
+from crm.events import note
 from crm.fields import Id, Name, Role, utcnow
 from crm.models import ApiKey, Contact, Input, Operator, Record, Source
 
@@ -217,6 +218,7 @@ def create_key(write: Write, body: KeyCreate) -> KeyCreated:
     row = ApiKey(**body.model_dump(), prefix=key[:8], hash=digest_of(key))
     write.session.add(row)
     write.session.flush()
+    note(write.session.connection(), "key made", key_id=row.id, role=row.role)
     return KeyCreated(**row.model_dump(exclude={"hash"}), key=key)
 
 
@@ -232,3 +234,4 @@ def list_keys(query: Annotated[Page, Depends()], session: SessionDep) -> list[Ke
 def delete_key(write: Write, key_id: PathId) -> None:
     """From the next request on it is refused, in all processes."""
     write.session.delete(get_row(write.session, ApiKey, key_id))
+    note(write.session.connection(), "key revoked", key_id=key_id)

@@ -15,6 +15,7 @@ from crm.database import add_rows, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
+from crm.events import note
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
@@ -135,13 +136,14 @@ def register(
         raise NotFound("source" if by_id else "source with bot_id", key)
     source = rows[0]
     if source.repeated is not None:
+        note(connection, "contact repeated", contact_id=source.repeated, source_id=source.id)
         return read_contact(connection, source.repeated), False
     entries = rows if source.operator_id is not None else []
     operator, candidates, ids = distribution.choose_operator(connection, source.id, entries, rng, source.lead_id)
     operator_id, now = operator.id if operator else None, utcnow()
     owners = {kind: getattr(source, f"owner_of_{kind}") for kind in KINDS}
     name = (body.lead_name or "").strip() or None
-    lead, lead_rows, note = claim.find_lead(connection, owners, ids.lead_id, name, now)
+    lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
     values: dict[str, Any] = {
         "id": ids.contact_id,
         "message": body.message,
@@ -152,13 +154,17 @@ def register(
         "source_id": source.id,
         "operator_id": operator_id,
         "status": "new" if operator else "pending",
-        "identity_note": note,
+        "identity_note": identity_note,
         "assigned_at": now if operator else None,
         "closed_at": None,
     }
-    entry = {"contact_id": values["id"], "operator_id": operator_id, "created_at": now, "candidates": candidates}
+    entry = {"contact_id": values["id"], "operator_id": operator_id}
     entry["reason"] = "distributed" if operator else "queued"
-    add_rows(connection, *lead_rows, (Contact, values), (Assignment, entry))
+    history = {**entry, "created_at": now, "candidates": candidates}
+    add_rows(connection, *lead_rows, (Contact, values), (Assignment, history))
+    if source.lead_id is None:
+        note(connection, "lead created", lead_id=lead.id)
+    distribution.note_assigned(connection, candidates, **entry, source_id=source.id, waited=0.0 if operator else None)
     source_ref = models.SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
     return models.ContactPublic(**values, lead=lead, source=source_ref, operator=operator), True
 

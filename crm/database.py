@@ -25,6 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
+from crm import events
 from crm.errors import NotFound, StartupError, Unavailable
 
 T = TypeVar("T")
@@ -171,7 +172,9 @@ class Database(ABC):
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
                 check_schema(connection)
+                noted = connection.info["events"] = list[events.Event]()
                 then(connection)
+            events.tell(noted)
         except CommandError as error:
             raise StartupError(f"database {self.name} is not one of this version: {error}") from error
         except (exc.SQLAlchemyError, ValueError, Unavailable) as error:
@@ -206,16 +209,31 @@ class Database(ABC):
     def alone(self) -> AbstractContextManager[Connection]:
         """A transaction that excludes all others and may change the schema; committed at the end of the block."""
 
-    @abstractmethod
     async def write(self, work: Callable[[Session], T]) -> T:
         """Runs `work` in a thread and a transaction, alone, and returns its result once that is on the disk.
 
         Raises what `work` raises, and keeps nothing of it. OperationalError: nothing changed.
         """
+        return await self._told(in_session(work), False)
 
-    @abstractmethod
     async def execute(self, work: Callable[[Connection], T]) -> T:
         """Like `write`, for work of a few statements. It may share the lock: if it raises NotAlone, it is run again."""
+        return await self._told(work, True)
+
+    async def _told(self, work: Callable[[Connection], T], is_short: bool) -> T:
+        noted: list[events.Event] = []
+
+        def run(connection: Connection) -> T:
+            noted.clear()  # what was noted before has been rolled back
+            connection.info["events"] = noted
+            return work(connection)
+
+        result = await self._transact(run, is_short)
+        events.tell(noted)
+        return result
+
+    @abstractmethod
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T: ...
 
     @asynccontextmanager
     async def _turn(self, free: asyncio.Semaphore) -> AsyncIterator[None]:

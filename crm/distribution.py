@@ -16,6 +16,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.database import is_alone, next_id
 from crm.errors import Conflict, NotAlone
+from crm.events import note
 from crm.fields import BIG, IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 
@@ -66,7 +67,7 @@ ROOM: Any = (
 )
 ADD_ASSIGNMENT = insert(Assignment).inline()
 QUEUE = (
-    select(col(Contact.id), col(Contact.priority))
+    select(col(Contact.id), col(Contact.priority), col(Contact.created_at), col(Contact.assigned_at))
     .where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING)
     .order_by(col(Contact.priority).desc(), col(Contact.id))
     .limit(200)
@@ -171,6 +172,19 @@ def choose_operator(
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
 
 
+def note_assigned(connection: Connection, seen: Sequence[dict[str, Any]], **contact: Any) -> None:
+    """Notes what happened to a contact: contact_id, source_id, operator_id, reason, `waited`: seconds, if for the first
+    time. seen: as from `draw`."""
+    if contact["operator_id"] is None:
+        note(connection, "contact left without operator", **contact)
+        return
+    note(connection, "contact assigned", **contact)
+    chosen = next(candidate for candidate in seen if candidate["outcome"] == "chosen")
+    load, max_load = chosen["load"] + 1, chosen["max_load"]
+    if load >= max_load:
+        note(connection, "limit reached", operator_id=contact["operator_id"], load=load, max_load=max_load)
+
+
 class Distributor:
     """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves.
 
@@ -214,7 +228,7 @@ class Distributor:
             drawn, seen = self._draw(contact.source_id, excluded=before)
             if drawn is None:
                 raise Conflict(f"no other operator of source {contact.source_id} can take contact {contact.id} now")
-            self._give(contact.id, drawn.operator_id, "manual", seen)
+            self._give(contact.id, contact.source_id, drawn.operator_id, "manual", seen, self._waited(contact))
         elif operator.id != before:
             load = self._load(operator.id)
             is_full = load >= operator.max_load
@@ -222,7 +236,8 @@ class Distributor:
                 why = f"full: {load} of {operator.max_load}" if operator.is_active else "inactive"
                 raise Conflict(f"operator {operator.id} is {why}")
             reason: Reason = "forced" if is_full or not operator.is_active else "manual"
-            self._give(contact.id, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
+            seen = self._seen_by_hand(contact.source_id, operator, load)
+            self._give(contact.id, contact.source_id, operator.id, reason, seen, self._waited(contact))
         self._write()
         if before is not None and (operator is None or operator.id != before):
             self._loads.pop(before, None)
@@ -236,7 +251,7 @@ class Distributor:
         outcomes = []
         for contact_id, source_id in self._connection.execute(OPEN_CONTACTS, {"operator_id": operator_id}).all():
             drawn, seen = self._draw(source_id, excluded=operator_id)
-            self._give(contact_id, drawn.operator_id if drawn else None, "released", seen)
+            self._give(contact_id, source_id, drawn.operator_id if drawn else None, "released", seen)
             outcomes.append(drawn is not None)
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
@@ -246,27 +261,35 @@ class Distributor:
         eligible is done, and never holds up the others (design.md, "Queue")."""
         done: set[int] = set()
         assigned = 0
-        for _, contact_id, source_id in heapq.merge(*(self._queue(source_id, done) for source_id in source_ids)):
+        for _, contact_id, source_id, waited in heapq.merge(
+            *(self._queue(source_id, done) for source_id in source_ids)
+        ):
             drawn, seen = self._draw(source_id)
             if drawn is None:
                 done.add(source_id)
             else:
-                self._give(contact_id, drawn.operator_id, "from_queue", seen)
+                self._give(contact_id, source_id, drawn.operator_id, "from_queue", seen, waited)
                 assigned += 1
         self._write()
+        if assigned:
+            note(self._connection, "queue handed out", assigned=assigned)
         return assigned
 
-    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, int]]:
+    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, int, float | None]]:
         """What waits at a source, a page at a time, in a form that sorts by the order of handing out.
 
         What was taken is no longer pending when the next page is read, so that each page is the first.
         """
         while page := self._connection.execute(QUEUE, {"source_id": source_id}).all():
-            for contact_id, priority in page:
+            for contact in page:
                 if source_id in done:
                     return
-                yield -priority, contact_id, source_id
+                yield -contact.priority, contact.id, source_id, self._waited(contact)
             self._write()
+
+    def _waited(self, contact: Any) -> float | None:
+        """Seconds until its first assignment, which this is, or None."""
+        return (self._now - contact.created_at).total_seconds() if contact.assigned_at is None else None
 
     def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(source_id), self._load, self._rng, excluded)
@@ -288,14 +311,23 @@ class Distributor:
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())
 
-    def _give(self, contact_id: int, operator_id: int | None, reason: Reason, seen: list[dict[str, Any]]) -> None:
+    def _give(
+        self,
+        contact_id: int,
+        source_id: int,
+        operator_id: int | None,
+        reason: Reason,
+        seen: list[dict[str, Any]],
+        waited: float | None = None,
+    ) -> None:
         """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
         if operator_id in self._loads:
             self._loads[operator_id] += 1
         state = ("pending", None) if operator_id is None else ("new", self._now)
         self._moves.append({"contact": contact_id, "operator": operator_id, "new_status": state[0], "now": state[1]})
-        entry = {"contact_id": contact_id, "operator_id": operator_id, "created_at": self._now}
-        self._history.append({**entry, "reason": reason, "candidates": seen})
+        entry = {"contact_id": contact_id, "operator_id": operator_id, "reason": reason}
+        self._history.append({**entry, "created_at": self._now, "candidates": seen})
+        note_assigned(self._connection, seen, **entry, source_id=source_id, waited=waited)
 
     def _write(self) -> None:
         if self._moves:

@@ -94,6 +94,7 @@ DESCRIPTIONS = {
     409: "Clashes with the present state; the detail names what it clashes with.",
     413: "The body is larger than 256 KiB.",
     429: "Too many requests of this key: try again after `Retry-After` seconds.",
+    501: "Not installed; the detail says what to install.",
     503: "The database is away, full or busy. Nothing was changed, unless the detail says that it may have been: "
     "try again after `Retry-After` seconds, safely with an `event_id`.",
 }

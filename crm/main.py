@@ -4,7 +4,7 @@ import gc
 import logging
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Security
 from fastapi.routing import APIRoute
@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import crm
-from crm import auth, contacts, errors, leads, operators, sources, stats
+from crm import auth, contacts, errors, leads, metrics, operators, sources, stats
 from crm.database import open_database
 from crm.deps import Service, SessionDep
 from crm.distribution import Distributor
@@ -36,7 +36,7 @@ TAGS = [
     {"name": "Leads", "description": "The customers, over all sources."},
     {"name": "Statistics", "description": "Counted from the rows, never cached."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
-    {"name": "Service", "description": "Is it up?"},
+    {"name": "Service", "description": "Is it up, and what does it do?"},
 ]
 
 
@@ -70,7 +70,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         config = settings or load_settings()
-        set_up_logs(config.log_format == "json")
+        _allow_connections()
         database = open_database(config.database_url, config.busy_timeout)
         admin_key = config.admin_key.get_secret_value() if config.admin_key else None
         app.state.callers = auth.Callers(admin_key, config.rate_limit)
@@ -97,7 +97,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(Requests)
     errors.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)
-    for module in (contacts, operators, sources, leads, stats, auth):  # the busiest first
+    for module in (contacts, operators, sources, leads, stats, auth, metrics):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
 
     @app.get("/health", tags=["Service"], summary="Is the service up?", responses=errors.responses(503))
@@ -109,8 +109,18 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     return app
 
 
+def _allow_connections() -> None:
+    """As many as the system lets this process have: most start one with 1,024 files, until it asks for more."""
+    with suppress(ImportError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+
+
 def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
+set_up_logs()  # before the server's first line
 app = create_app()

@@ -182,15 +182,7 @@ class ContactCreate(ContactBase, Input):
                 "lead_name": "Ivan",
                 "message": "Where is my order?",
                 "event_id": "update-1",
-            },
-            "oneOf": [
-                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
-                for one, other in (("source_id", "source_bot_id"), ("source_bot_id", "source_id"))
-            ],
-            "anyOf": [
-                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
-                for name in ("lead_external_id", "lead_phone", "lead_email")
-            ],
+            }
         }
     }
     source_id: fields.Id | None = None
@@ -215,15 +207,7 @@ class StatusUpdate(Input):
 
 
 class AssignmentCreate(Input):
-    model_config = {
-        "json_schema_extra": {
-            "example": {"operator_id": 1},
-            "anyOf": [
-                {"required": ["operator_id"], "properties": {"operator_id": {"type": "integer"}}},
-                {"properties": {"force": {"const": False}}},
-            ],
-        }
-    }
+    model_config = {"json_schema_extra": {"example": {"operator_id": 1}}}
     operator_id: fields.Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
     force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
 

@@ -29,9 +29,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlmodel import Session
 
-from crm.database import Database, in_session
+from crm.database import Database
 from crm.errors import NotAlone, Unavailable
 
 T = TypeVar("T")
@@ -117,15 +116,9 @@ class PostgreSQL(Database):
         self._threads.shutdown()
         await super().stop()
 
-    async def write(self, work: Callable[[Session], T]) -> T:
-        return await self._in_thread(in_session(work), False)
-
-    async def execute(self, work: Callable[[Connection], T]) -> T:
-        return await self._in_thread(work, True)
-
-    async def _in_thread(self, work: Callable[[Connection], T], shared: bool) -> T:
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T:
         async with self._turn(self._free_writers):
-            run = partial(self._run, work, shared)
+            run = partial(self._run, work, is_short)
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def _run(self, work: Callable[[Connection], T], shared: bool) -> T:

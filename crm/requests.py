@@ -5,6 +5,7 @@ Log lines hold no query, body, phone, e-mail, message or key: the path, and ids.
 
 import json
 import logging
+import os
 import re
 import secrets
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crm.events import tell
 
 MAX_BODY = 256 * 1024  # bytes
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
@@ -60,23 +63,24 @@ class Requests:
         try:
             await self.app(scope, receive_little, send_marked)
         finally:
-            if not log.disabled:
-                path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
-                fields = {"method": scope["method"], "path": path, "status": status}
-                log.info("request", extra={"fields": {**fields, "seconds": round(time.perf_counter() - begin, 6)}})
+            path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
+            route = getattr(scope.get("route"), "path_format", "-")
+            fields = {"method": scope["method"], "path": path, "route": route, "status": status}
+            tell([("request", {**fields, "seconds": round(time.perf_counter() - begin, 6)})], log)
 
 
 class Formatter(logging.Formatter):
-    """A line for each record, as JSON or as text; `extra={"fields": {...}}` adds to it."""
+    """A line for each record, as JSON or as text; `extra={"fields": {...}}` adds to it. Also for `log_config.json`."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.as_json = as_json
+        self.as_json = os.environ.get("CRM_LOG_FORMAT") == "json"  # the settings see to it that it is this or text
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": at, "level": record.levelname, "logger": record.name}
-        line |= {"event": record.getMessage(), "request_id": request_id.get(), **getattr(record, "fields", {})}
+        line |= {"event": record.getMessage(), "request_id": request_id.get()}
+        line |= {name: value for name, value in getattr(record, "fields", {}).items() if value is not None}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         if self.as_json:
@@ -85,10 +89,10 @@ class Formatter(logging.Formatter):
         return f"{at} {record.levelname} {line['event']} {fields}"
 
 
-def set_up_logs(as_json: bool) -> None:
+def set_up_logs() -> None:
     """For our lines and uvicorn's, whose own request lines say less; in each process of --workers too."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter(as_json))
+    handler.setFormatter(Formatter())
     for name in ("crm", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = ([] if name == "uvicorn.error" else [handler]), name == "uvicorn.error"

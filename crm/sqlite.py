@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlmodel import Session
 
-from crm.database import Database, in_session
+from crm.database import Database
 from crm.errors import StartupError
 
 T = TypeVar("T")
@@ -94,20 +93,14 @@ class SQLite(Database):
         self._thread.shutdown()
         await super().stop()
 
-    async def write(self, work: Callable[[Session], T]) -> T:
-        return await self._enqueue(in_session(work), True)
-
-    async def execute(self, work: Callable[[Connection], T]) -> T:
-        # In the event loop: handing the interpreter back and forth would take a fifth more time.
-        return await self._enqueue(work, False)
-
-    def _enqueue(self, work: Callable[[Connection], T], in_thread: bool) -> asyncio.Future[T]:
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T:
+        # Short work in the event loop: handing the interpreter back and forth would take a fifth more time.
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.append(_Job(work, in_thread, future))
+        self._jobs.append(_Job(work, not is_short, future))
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._write_jobs())
-        return future
+        return await future
 
     async def _write_jobs(self) -> None:
         while self._jobs:

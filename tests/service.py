@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -24,10 +24,11 @@ class Service:
         workers: int = 1,
         copies: int = 1,
         log: Any = None,
+        options: Sequence[str] = (),
         **environment: str,
     ) -> None:
-        """log: a file for its log lines, which it does not write else."""
-        self.url, self.log = url, log
+        """log: a file for its log lines, which it does not write else. options: further ones of uvicorn."""
+        self.url, self.log, self.options = url, log, options
         self.headers: dict[str, str] = {}  # of all requests
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
@@ -44,6 +45,7 @@ class Service:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
+        command += self.options
         if self.log is None:
             command += ["--log-level", "warning", "--no-access-log"]
         return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
@@ -119,10 +121,10 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, log: Any = None, **environment: str
+    url: str, app: str = "crm.main:app", workers: int = 1, copies: int = 1, log: Any = None, **more: Any
 ) -> Iterator[Service]:
     """A service for the length of a block."""
-    service = Service(url, app, workers, copies, log, **environment)
+    service = Service(url, app, workers, copies, log, **more)
     try:
         yield service
     finally:

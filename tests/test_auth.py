@@ -99,6 +99,7 @@ TABLE = """
     POST /keys/                         403 403 403 403 403 422
     GET /keys/                          403 403 403 403 403 200
     DELETE /keys/1                      403 403 403 403 403 204
+    GET /metrics                        403 403 403 403 200 200
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 OPEN = {("GET", "/health")}

@@ -1,5 +1,8 @@
 """The OpenAPI document: complete enough to explore the service by, and true (schemathesis)."""
 
+import importlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -74,7 +77,8 @@ def test_every_body_has_an_example_and_all_execute_in_the_order_of_the_page(docu
     assert contact["lead"]["name"] == "Ivan Petrov"
 
 
-def test_schemathesis_finds_nothing(database: str) -> None:
+@pytest.mark.parametrize("role", ["admin", "source", "operator", "metrics"])
+def test_schemathesis_finds_nothing(database: str, role: str) -> None:
     """All its checks and phases, on a service that has a little of everything, so that ids are often found."""
     with serving(database, CRM_ADMIN_KEY=ADMIN, CRM_RATE_LIMIT="1000000") as service:
         service.headers = {"X-API-Key": ADMIN}
@@ -83,10 +87,12 @@ def test_schemathesis_finds_nothing(database: str) -> None:
             service.call("POST", "/sources/", {"name": f"Source {number}", "bot_id": number})
             service.call("POST", f"/sources/{number}/operators", {"operator_id": number})
             service.call("POST", "/contacts/", {"source_id": number, "lead_external_id": number, "event_id": number})
+        owner = {f"{role}_id": 1} if role in ("source", "operator") else {}
+        key = service.call("POST", "/keys/", {"role": role, "name": "for the test", **owner})["key"]
         executable = str(Path(sys.executable).with_name("schemathesis"))
         command = [executable, "--config-file", "tests/schemathesis.toml", "run", "--no-color"]
-        options = ["--max-examples", "30", "--seed", "1", "--warnings", "off", "--continue-on-failure"]
-        options += ["--header", f"X-API-Key: {ADMIN}"]
+        options = ["--max-examples", "30" if role == "admin" else "10", "--seed", "1", "--warnings", "off"]
+        options += ["--continue-on-failure", "--header", f"X-API-Key: {key}"]
         result = subprocess.run(
             [*command, *options, f"http://127.0.0.1:{service.port}/openapi.json"],
             cwd=Path(__file__).parents[1],
@@ -94,3 +100,62 @@ def test_schemathesis_finds_nothing(database: str) -> None:
             text=True,
         )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("key", [None, ADMIN], ids=["open", "with keys"])
+def test_a_generated_client_walks_the_story_of_the_readme(
+    document: Any, database: str, key: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the document alone, by openapi-python-client; what it can't generate or parse fails."""
+    description, tools = tmp_path / "openapi.json", Path(sys.executable).parent
+    description.write_text(json.dumps(document))
+    package = f"client_{key is None}_{database[:3]}".lower()
+    command = [tools / "openapi-python-client", "generate", "--path", description, "--meta", "none"]
+    command += ["--output-path", tmp_path / package, "--fail-on-warning"]
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    models = importlib.import_module(f"{package}.models")
+    client_module = importlib.import_module(f"{package}.client")
+
+    with serving(database, **({"CRM_ADMIN_KEY": key} if key else {})) as service:
+        client = client_module.AuthenticatedClient(
+            f"http://127.0.0.1:{service.port}", token=key or "none", prefix="", auth_header_name="X-API-Key"
+        )
+
+        def call(tag: str, operation: str, *path: Any, **arguments: Any) -> Any:
+            return importlib.import_module(f"{package}.api.{tag}.{operation}").sync(*path, client=client, **arguments)
+
+        for name in ("Anna", "Boris"):
+            call("operators", "create_operator", body=models.OperatorCreate(name=name, max_load=20))
+        for number, (bot, weights) in enumerate([("shop_bot", (10, 30)), ("wa_bot", (1, 1))], 1):
+            source = call("sources", "create_source", body=models.SourceCreate(name=f"Source of {bot}", bot_id=bot))
+            entries = [models.SourceOperatorCreate(operator_id=n, weight=weight) for n, weight in enumerate(weights, 1)]
+            source = call("sources", "replace_source_operators", number, body=entries)
+            assert [entry.share for entry in source.operators] == [weights[0] / sum(weights), weights[1] / sum(weights)]
+        said = [
+            {"source_bot_id": "shop_bot", "lead_external_id": 5001001, "lead_phone": "8 (999) 123-45-67",
+             "lead_name": "Ivan", "message": "Where is my order?", "event_id": 880001},
+            {"source_bot_id": "wa_bot", "lead_external_id": "wa:ivan", "lead_phone": "+7 999 123-45-67",
+             "message": "Hello?", "event_id": "msg-1"},
+        ]  # fmt: skip
+        for body in said * 2:  # bots repeat themselves
+            contact = call("contacts", "create_contact", body=models.ContactCreate.from_dict(body))
+            assert (contact.lead_id, contact.lead.phones) == (1, ["+79991234567"])
+            assert contact.operator.name in ("Anna", "Boris")
+        lead = call("leads", "get_lead_detail", 1)
+        assert (lead.external_ids, [contact.id for contact in lead.contacts]) == (["5001001", "wa:ivan"], [2, 1])
+        closed = call("contacts", "update_contact_status", 1, body=models.StatusUpdate.from_dict({"status": "closed"}))
+        assert closed.status == "closed"
+        assert closed.closed_at is not None
+        totals = call("statistics", "get_totals")
+        assert (totals.contacts, totals.leads, totals.load, totals.capacity) == (2, 1, 1, 40)
+        stats = call("statistics", "get_source_stats", 1)
+        assert [(entry.operator_name, entry.target_share) for entry in stats.operators] == [
+            ("Anna", 0.25),
+            ("Boris", 0.75),
+        ]
+        detail = call("contacts", "get_contact", 1)
+        assert [entry.reason for entry in detail.history] == ["distributed"]
+        assert "contact 99 not found" in call("contacts", "get_contact", 99).detail

@@ -1,14 +1,27 @@
 """What every request and answer has: an id, headers, a log line that gives nothing away, and a limit of size."""
 
 import json
+import logging
+import random
 import re
-from contextlib import closing
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
 
+from crm.main import create_app
+from crm.postgres import LOCK
+from crm.requests import request_id
+from tests.conftest import Api, settings_of
+from tests.postgres import sql
 from tests.service import Service, serving
 
 SECRETS = ("+79991234567", "ivan@example.com", "Where is my order?", "a very secret admin key", "tg:1001")
@@ -38,10 +51,11 @@ def test_each_request_is_one_line_of_json_with_its_id_and_without_secrets(path: 
     log_file = path.with_name("log")
     with log_file.open("w") as log:
         environment = {"CRM_ADMIN_KEY": SECRETS[3], "CRM_LOG_FORMAT": "json"}
-        with serving(f"sqlite:///{path}", workers=workers, log=log, **environment) as service:
+        options = ["--log-config", "crm/log_config.json"]
+        with serving(f"sqlite:///{path}", workers=workers, log=log, options=options, **environment) as service:
             ids = use(service)
     text = log_file.read_text()
-    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in text.splitlines()]  # all of them, also those of uvicorn's parent process
     requests = [line for line in lines if line["event"] == "request" and line["path"] != "/openapi.json"]
     assert [line["request_id"] for line in requests] == ids
     assert [(line["method"], line["path"], line["status"]) for line in requests] == [
@@ -57,7 +71,9 @@ def test_the_lines_are_text_unless_asked_for(path: Path) -> None:
     with log_file.open("w") as log, serving(f"sqlite:///{path}", log=log) as service:
         service.call("GET", "/operators/")
     assert re.search(
-        r"^\S+ INFO request .*method=GET path=/operators/ status=200 seconds=0", log_file.read_text(), re.M
+        r"^\S+ INFO request .*method=GET path=/operators/ route=/operators/ status=200 seconds=0",
+        log_file.read_text(),
+        re.M,
     )
 
 
@@ -90,3 +106,135 @@ def test_a_body_above_256_kib_is_413_in_our_shape_and_changes_nothing(client: Te
     assert answer.status_code == 413
     assert "256 KiB" in answer.json()["detail"]
     assert len(client.get("/operators/").json()) == 1
+
+
+def test_each_event_is_a_line_with_the_id_of_its_request_and_without_secrets(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_ids = {}
+    with TestClient(create_app(settings_of(database, admin_key=SECRETS[3]), random.Random(1))) as client:
+        client.headers["X-API-Key"] = SECRETS[3]
+        api = Api(client)
+        anna = api.operator("Anna", max_load=1)
+        shop = api.source("Shop", {anna: 1})
+        logging.getLogger("crm").addHandler(caplog.handler)
+        caplog.handler.addFilter(lambda record: log_ids.update({id(record): request_id.get()}) or True)
+
+        def told(method: str, path: str, body: Any = None, expect: int = 200) -> list[tuple[str, dict[str, Any]]]:
+            caplog.clear()
+            answer = client.request(method, path, json=body)
+            assert answer.status_code == expect, answer.text
+            found: list[Any] = [record for record in caplog.records if record.name == "crm.events"]
+            assert {log_ids[id(record)] for record in found} <= {answer.headers["X-Request-ID"]}
+            return [
+                (one.getMessage(), {name: value for name, value in one.fields.items() if value is not None})
+                for one in found
+            ]
+
+        body = {"source_id": shop, "lead_phone": SECRETS[0], "message": SECRETS[2], "event_id": "1"}
+        of_first = {"contact_id": 1, "source_id": shop}
+        assert told("POST", "/contacts/", body, expect=201) == [
+            ("lead created", {"lead_id": 1}),
+            ("contact assigned", {**of_first, "operator_id": anna, "reason": "distributed", "waited": 0.0}),
+            ("limit reached", {"operator_id": anna, "load": 1, "max_load": 1}),
+        ]
+        assert told("POST", "/contacts/", body) == [("contact repeated", of_first)]
+        [left] = told("POST", "/contacts/", {**body, "event_id": "2"}, expect=201)
+        of_second = {"contact_id": left[1]["contact_id"], "source_id": shop}
+        assert left == ("contact left without operator", {**of_second, "reason": "queued"})
+        assigned, limit, handed_out = told("PATCH", "/contacts/1/status", {"status": "closed"})
+        assert 0 < assigned[1].pop("waited") < 60
+        assert assigned == ("contact assigned", {**of_second, "operator_id": anna, "reason": "from_queue"})
+        assert limit[0] == "limit reached"
+        assert handed_out == ("queue handed out", {"assigned": 1})
+        assert told("POST", f"/operators/{anna}/release") == [
+            ("contact left without operator", {**of_second, "reason": "released"})
+        ]
+        made = {"role": "source", "source_id": shop, "name": "bot"}
+        assert told("POST", "/keys/", made, expect=201) == [("key made", {"key_id": 1, "role": "source"})]
+        assert told("DELETE", "/keys/1", expect=204) == [("key revoked", {"key_id": 1})]
+        assert told("POST", "/contacts/", {"source_id": 99, "lead_phone": SECRETS[0]}, expect=404) == []
+    logging.getLogger("crm").removeHandler(caplog.handler)
+    assert not [secret for secret in SECRETS if secret in caplog.text]
+
+
+# --- slow and broken clients -----------------------------------------------------------------------------------------
+
+HEAD = b"POST /operators/ HTTP/1.1\r\nHost: crm\r\nContent-Type: application/json\r\n"
+HALF_A_BODY = HEAD + b'Content-Length: 100\r\n\r\n{"name":'
+BROKEN = [b"", b"\x00\xff\x16\x03\x01", b"GET", b"GET / HTTP/9.9\r\n\r\n", HEAD + b"Content-Length: -1\r\n\r\n",
+          HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"A" * 100_000]  # fmt: skip
+
+
+@pytest.fixture
+def allow_files() -> Iterator[Callable[[int], None]]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda files: resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_slow_and_broken_clients_do_not_keep_others_from_being_served(
+    path: Path, allow_files: Callable[[int], None]
+) -> None:
+    with ExitStack() as stack:
+        allow_files(1024)  # as most systems start a service
+        service = stack.enter_context(serving(f"sqlite:///{path}"))
+        allow_files(4096)
+
+        def send(content: bytes) -> socket.socket:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), 10))
+            client.sendall(content)
+            return client
+
+        slow = [send(HEAD) for _ in range(50)]
+        for content in [b""] * 1000 + [HALF_A_BODY] * 100 + BROKEN * 10:
+            send(content)
+        times = []
+        for number in range(50):
+            for client in slow:
+                client.sendall(b"X-Header-%d: 1\r\n" % number)
+            begin = time.monotonic()
+            service.call("POST", "/operators/", {"name": f"Operator {number}"})
+            times.append(time.monotonic() - begin)
+        assert max(times) < 5
+        assert [operator["name"] for operator in service.call("GET", "/operators/?limit=1000")] == [
+            f"Operator {number}" for number in range(50)
+        ]
+
+
+def test_a_stop_finishes_what_is_under_way_refuses_the_rest_and_takes_5_seconds_at_most(database: str) -> None:
+    service = Service(database, options=["--timeout-graceful-shutdown", "5"])
+    clients = [socket.create_connection(("127.0.0.1", service.port), 10) for _ in range(3)]
+    clients[0].sendall(HALF_A_BODY)
+    clients[1].sendall(HEAD)
+    service.call("POST", "/sources/", {"name": "Shop"})
+    with ThreadPoolExecutor(1) as pool, keeping_the_lock(database):
+        body = {"source_id": 1, "lead_external_id": "tg:1"}
+        under_way = pool.submit(service.request, "POST", "/contacts/", body)
+        time.sleep(0.5)
+        begin = time.monotonic()
+        service.process.terminate()
+        time.sleep(0.5)
+        with pytest.raises(ConnectionError):
+            socket.create_connection(("127.0.0.1", service.port), 10)
+        assert not under_way.done()
+    assert under_way.result()[0] == 201
+    service.process.wait(10)
+    assert time.monotonic() - begin < 6.5  # with what the process itself takes to end
+    for client in clients:
+        client.close()
+    assert sql(database, "SELECT count(*) FROM contact") == [(1,)]
+
+
+@contextmanager
+def keeping_the_lock(database: str) -> Iterator[None]:
+    """So that whoever writes waits until the end of the block."""
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        is_sqlite = database.startswith("sqlite")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+        if not is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        yield
+        connection.exec_driver_sql("ROLLBACK")
+    engine.dispose()

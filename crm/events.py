@@ -1,0 +1,27 @@
+"""What happens: told to the log and to whoever counts it (`metrics`), once it is committed.
+
+Events hold ids and numbers only: no phone, e-mail, name, message or key.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+Event = tuple[str, dict[str, Any]]
+listeners: list[Callable[[str, dict[str, Any]], None]] = []
+
+
+def note(connection: Connection, name: str, **fields: Any) -> None:
+    """In a transaction: it is told after the commit, and not at all if that does not come."""
+    connection.info.setdefault("events", []).append((name, fields))
+
+
+def tell(events: Sequence[Event], to: logging.Logger = log) -> None:
+    for name, fields in events:
+        if not to.disabled and to.isEnabledFor(logging.INFO):
+            to.info(name, extra={"fields": fields})
+        for listener in listeners:
+            listener(name, fields)

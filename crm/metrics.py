@@ -1,0 +1,142 @@
+"""Figures for Prometheus: what happened is counted as it is told (`events`), the state is read at the scrape."""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from crm import events
+from crm.deps import Period, SessionDep
+from crm.errors import responses
+from crm.fields import IS_PENDING, utcnow
+from crm.models import Contact, Operator
+from crm.operators import LOAD_OF_OPERATOR
+from crm.stats import list_source_stats
+
+router = APIRouter(tags=["Service"])
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+SECONDS_OF_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+SECONDS_OF_WAITING = (1, 10, 60, 300, 900, 3600, 14_400, 86_400)
+OUTCOMES = {"distributed": "assigned", "queued": "pending"}  # of a registration, by the reason of its assignment
+
+
+def _share_directory() -> None:
+    """The workers of one service count in files of one directory, named after what only they know of each other."""
+    parent = multiprocessing.parent_process()
+    if parent is None or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        return
+    for directory in Path(tempfile.gettempdir()).glob("crm-metrics-*-*"):
+        if not _is_running(int(directory.name.split("-")[2])):
+            shutil.rmtree(directory, ignore_errors=True)
+    key = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir(), f"crm-metrics-{parent.pid}-{key}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+IS_INSTALLED = find_spec("prometheus_client") is not None
+if IS_INSTALLED:
+    _share_directory()  # prometheus_client looks for it when it is imported
+    from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+    from prometheus_client.metrics_core import GaugeMetricFamily
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    REQUESTS = Histogram("crm_request_seconds", "Requests.", ("method", "route", "status"), buckets=SECONDS_OF_REQUESTS)
+    REGISTRATIONS = Counter(
+        "crm_registrations", "Contacts that came in: assigned, pending, repeated.", ("source_id", "outcome")
+    )
+    WAITED = Histogram("crm_assign_seconds", "From registration to the first assignment.", buckets=SECONDS_OF_WAITING)
+
+    def _count(event: str, fields: dict[str, Any]) -> None:
+        if event == "request":
+            method = fields["method"] if fields["method"] in METHODS else "other"
+            REQUESTS.labels(method, fields["route"], fields["status"]).observe(fields["seconds"])
+        elif event in ("contact assigned", "contact left without operator", "contact repeated"):
+            outcome = OUTCOMES.get(fields.get("reason", ""), "repeated" if event == "contact repeated" else None)
+            if outcome is not None:
+                REGISTRATIONS.labels(fields["source_id"], outcome).inc()
+            if fields.get("waited") is not None:
+                WAITED.observe(fields["waited"])
+
+    events.listeners.append(_count)
+
+
+class State:
+    """What the database holds now, in the form of a collector."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def collect(self) -> "Iterator[GaugeMetricFamily]":
+        operators = self.session.exec(select(Operator.id, Operator.name, Operator.max_load, LOAD_OF_OPERATOR)).all()
+        names: tuple[str, ...] = ("operator_id", "operator")
+        yield _gauge(
+            "crm_operator_load", "Open contacts.", names, ((id_, name, load) for id_, name, _, load in operators)
+        )
+        limits = ((id_, name, max_load) for id_, name, max_load, _ in operators)
+        yield _gauge("crm_operator_max_load", "Most open contacts.", names, limits)
+
+        sources, source_id = list_source_stats(Period(), self.session), col(Contact.source_id)
+        oldest = select(source_id, func.min(Contact.created_at)).where(IS_PENDING).group_by(source_id)
+        waits = {source: (utcnow() - since).total_seconds() for source, since in self.session.exec(oldest)}
+        names = ("source_id", "source")
+        pending = ((row.source_id, row.source_name, row.pending) for row in sources)
+        yield _gauge("crm_pending", "Contacts that wait.", names, pending)
+        seconds = ((row.source_id, row.source_name, waits.get(row.source_id, 0)) for row in sources)
+        yield _gauge("crm_oldest_pending_seconds", "How long the oldest has waited; 0: none does.", names, seconds)
+
+        entries = [
+            ((row.source_id, row.source_name, e.operator_id, e.operator_name), e)
+            for row in sources
+            for e in row.operators
+        ]
+        names = ("source_id", "source", "operator_id", "operator")
+        targets = ((*values, entry.target_share) for values, entry in entries)
+        yield _gauge("crm_target_share", "weight / sum of the weights.", names, targets)
+        actual = ((*values, entry.actual_share) for values, entry in entries)
+        yield _gauge("crm_actual_share", "Of the source's contacts that have an operator.", names, actual)
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> "GaugeMetricFamily":
+    """rows: the values of the labels, and the figure."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for *values, figure in rows:
+        family.add_metric([str(value) for value in values], figure)
+    return family
+
+
+TEXT = {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+@router.get(
+    "/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: TEXT, **responses(501)}
+)
+def get_metrics(session: SessionDep) -> Response:
+    """In Prometheus' text format, for all workers of this copy of the service. Needs the extra `metrics`."""
+    if not IS_INSTALLED:
+        raise HTTPException(501, "metrics need prometheus-client: pip install -e '.[metrics]'")
+    state, counted = CollectorRegistry(), REGISTRY
+    state.register(State(session))
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(counted) + generate_latest(state), media_type=CONTENT_TYPE_LATEST)
