@@ -6,10 +6,11 @@ A handler that an operator may call gets its Caller and shows it no more than it
 import hashlib
 import ipaddress
 import logging
+import re
 import secrets
 import time
 from asyncio import Task, create_task
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
@@ -19,7 +20,7 @@ from fastapi.security import APIKeyHeader
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import bindparam, update
-from sqlmodel import Field, SQLModel, col, select
+from sqlmodel import Field, Session, SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.database import Database, get_row
@@ -112,12 +113,11 @@ class Callers:
         self._written[key_id] = now
 
         async def write() -> None:
+            use = {"key": key_id, "now": utcnow(), "before": utcnow() - timedelta(seconds=USE_WRITTEN_EVERY)}
             try:
-                await database.execute(
-                    lambda connection: connection.execute(NOTE_USE, {"key": key_id, "now": utcnow()})
-                )
+                await database.execute(lambda connection: connection.execute(NOTE_USE, use))
             except Exception as error:
-                log.warning("the last use of key %s was not written: %s", key_id, error)
+                log.warning("the last use of key %s was not written: %s", key_id, type(error).__name__)
 
         task = create_task(write())
         self._tasks.add(task)
@@ -125,7 +125,10 @@ class Callers:
 
 
 NOTE_USE = (
-    update(ApiKey).where(col(ApiKey.id) == bindparam("key")).values(last_used_at=bindparam("now", type_=UTCDateTime()))
+    update(ApiKey)
+    .where(col(ApiKey.id) == bindparam("key"))
+    .where(col(ApiKey.last_used_at).is_(None) | (col(ApiKey.last_used_at) < bindparam("before", type_=UTCDateTime())))
+    .values(last_used_at=bindparam("now", type_=UTCDateTime()))
 )
 KEY: Any = select(ApiKey.role, col(ApiKey.id).label("key_id"), ApiKey.source_id, ApiKey.operator_id).where(
     ApiKey.hash == bindparam("hash")
@@ -157,20 +160,35 @@ class Authentication(APIKeyHeader):
 @lru_cache(1024)
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def _local_caller(request: Request) -> Caller:
-    is_forwarded = any(name in FORWARDING for name, _ in request.scope["headers"])
-    if is_forwarded or not _is_loopback(request.client.host if request.client else ""):
+    headers = dict(request.scope["headers"])
+    if not FORWARDING.isdisjoint(headers) or not _is_loopback(request.client.host if request.client else ""):
         raise Forbidden("without keys only callers on the same machine are served: set CRM_ADMIN_KEY")
+    # Else any page that a browser on this machine shows could call, by another name for it or from its own.
+    host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
+    if not _is_loopback(_name(host)) or (origin and origin.partition("://")[2] != host):
+        raise Forbidden("without keys only localhost is served, and no other site's pages: set CRM_ADMIN_KEY")
     return ADMIN
+
+
+def _name(host: str) -> str:
+    """Without the port."""
+    return re.sub(r":\d*$", "", host).strip("[]")
 
 
 authenticate = Authentication(name="X-API-Key", description="Not needed while no CRM_ADMIN_KEY is set.")
 CallerDep = Annotated[Caller, Security(authenticate)]
+
+
+def note_revoked(session: Session, **owner: int) -> None:
+    """Notes the keys that go along with their owner: source_id or operator_id."""
+    for key_id in session.exec(select(ApiKey.id).filter_by(**owner)).all():
+        note(session.connection(), "key revoked", key_id=key_id)
 
 
 # --- the keys themselves --------------------------------------------------------------------------------------------

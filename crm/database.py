@@ -229,7 +229,10 @@ class Database(ABC):
             return work(connection)
 
         result = await self._transact(run, is_short)
-        events.tell(noted)
+        if len(noted) > 100:
+            await asyncio.to_thread(events.tell, noted)  # others want to be served meanwhile
+        else:
+            events.tell(noted)
         return result
 
     @abstractmethod

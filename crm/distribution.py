@@ -45,7 +45,15 @@ ENTRIES: Any = (
     .where(col(SourceOperator.source_id) == bindparam("source_id"))
     .order_by(col(SourceOperator.operator_id))
 )
-LOAD = select(func.count()).select_from(Contact).where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
+# The load of each Operator of the statement around it.
+LOAD: Any = (
+    select(func.count())
+    .select_from(Contact)
+    .where(col(Contact.operator_id) == col(Operator.id), IS_OPEN)
+    .correlate(Operator)
+    .scalar_subquery()
+)
+LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
 LOCK_OPERATOR = (
     select(Operator.id)
     .where(col(Operator.id) == bindparam("operator_id"))
@@ -58,12 +66,12 @@ NEW_IDS: Any = sqlalchemy.select(
 )
 # Of an operator who is eligible at this source, its load; with the ids, taken only then, lest they need another trip.
 ROOM: Any = (
-    NEW_IDS.add_columns(LOAD.scalar_subquery().label("load"))
+    NEW_IDS.add_columns(LOAD.label("load"))
     .select_from(Operator)
     .join(SourceOperator)
     .where(col(SourceOperator.source_id) == bindparam("source_id"), col(SourceOperator.weight) > 0)
     .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active))
-    .where(LOAD.scalar_subquery() < Operator.max_load)
+    .where(Operator.max_load > LOAD)
 )
 ADD_ASSIGNMENT = insert(Assignment).inline()
 QUEUE = (
@@ -78,7 +86,7 @@ QUEUES_OF_OPERATOR = (
     SOURCES_WITH_QUEUE.join(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
     .join(Operator, col(Operator.id) == col(SourceOperator.operator_id))
     .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(SourceOperator.weight) > 0)
-    .where(LOAD.scalar_subquery() < col(Operator.max_load))
+    .where(col(Operator.max_load) > LOAD)
 )
 OPEN_CONTACTS = (
     select(col(Contact.id), col(Contact.source_id))
@@ -132,7 +140,7 @@ def _unseen(entry: Entry, excluded: int | None = None) -> dict[str, Any]:
 
 def count_load(connection: Connection, operator_id: int) -> int:
     """How many contacts of the operator are new or in progress, over all sources."""
-    return int(connection.execute(LOAD, {"operator_id": operator_id}).scalar_one())
+    return int(connection.execute(LOAD_OF_ONE, {"operator_id": operator_id}).scalar_one())
 
 
 def lock_operator(connection: Connection, operator_id: int | None) -> None:
@@ -181,7 +189,7 @@ def note_assigned(connection: Connection, seen: Sequence[dict[str, Any]], **cont
     note(connection, "contact assigned", **contact)
     chosen = next(candidate for candidate in seen if candidate["outcome"] == "chosen")
     load, max_load = chosen["load"] + 1, chosen["max_load"]
-    if load >= max_load:
+    if load == max_load:
         note(connection, "limit reached", operator_id=contact["operator_id"], load=load, max_load=max_load)
 
 

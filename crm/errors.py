@@ -110,7 +110,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DomainError)
     async def domain_error(_: Request, error: DomainError) -> Response:
-        return _answer(error.status_code, error.detail)
+        return answer(error.status_code, error.detail)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -118,27 +118,23 @@ def add_handlers(app: FastAPI) -> None:
         problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
         if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
             problems[0]["msg"] = "send the body as JSON, with the header Content-Type: application/json"
-        return _answer(422, problems)
+        return answer(422, problems)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is no JSON
-            return _answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
+            return answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
         if error.status_code == 405:  # Starlette names only the methods of the first route with this path
             headers["Allow"] = _allowed_methods(request) or headers["Allow"]
-        return _answer(error.status_code, error.detail, headers)
+        return answer(error.status_code, error.detail, headers)
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InternalError)
     @app.exception_handler(TimeoutError)
     async def database_unavailable(_: Request, error: OperationalError | InternalError | TimeoutError) -> Response:
         log.warning("database unavailable: %s", " ".join(str(getattr(error, "orig", error)).split()))
-        return _answer(503, "the database is not available at the moment, nothing was changed: try again")
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, __: Exception) -> Response:
-        return _answer(500, "internal error")  # Starlette raises it again for the server's log
+        return answer(503, "the database is not available at the moment, nothing was changed: try again")
 
 
 def _allowed_methods(request: Request) -> str:
@@ -148,7 +144,8 @@ def _allowed_methods(request: Request) -> str:
     return ", ".join(sorted(method.upper() for template in templates for method in paths[template]))
 
 
-def _answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+def answer(status_code: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as `{"detail": ...}`."""
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
     body = json.dumps({"detail": detail}, ensure_ascii=True, separators=(",", ":"))
     own = {"Retry-After": str(RETRY_AFTER)} if status_code in (429, 503) else {}

@@ -24,4 +24,7 @@ def tell(events: Sequence[Event], to: logging.Logger = log) -> None:
         if not to.disabled and to.isEnabledFor(logging.INFO):
             to.info(name, extra={"fields": fields})
         for listener in listeners:
-            listener(name, fields)
+            try:
+                listener(name, fields)
+            except Exception:  # it happened all the same, and that is what the caller must be told
+                to.exception("not counted")

@@ -111,11 +111,12 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
 
 def _allow_connections() -> None:
     """As many as the system lets this process have: most start one with 1,024 files, until it asks for more."""
-    with suppress(ImportError, ValueError):
+    with suppress(ImportError, OSError, ValueError):
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < 65_536:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard >= 0 else 65_536, hard))
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import multiprocessing
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -16,10 +18,10 @@ from sqlmodel import Session, col, select
 
 from crm import events
 from crm.deps import Period, SessionDep
+from crm.distribution import LOAD
 from crm.errors import responses
 from crm.fields import IS_PENDING, utcnow
 from crm.models import Contact, Operator
-from crm.operators import LOAD_OF_OPERATOR
 from crm.stats import list_source_stats
 
 router = APIRouter(tags=["Service"])
@@ -34,11 +36,13 @@ def _share_directory() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         return
-    for directory in Path(tempfile.gettempdir()).glob("crm-metrics-*-*"):
-        if not _is_running(int(directory.name.split("-")[2])):
-            shutil.rmtree(directory, ignore_errors=True)
+    temporary, begin = Path(tempfile.gettempdir()), f"crm-metrics-{socket.gethostname()}-"
     key = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()[:16]
-    directory = Path(tempfile.gettempdir(), f"crm-metrics-{parent.pid}-{key}")
+    directory = temporary / f"{begin}{parent.pid}-{key}"
+    for other in temporary.iterdir():
+        pid = re.fullmatch(re.escape(begin) + r"(\d{1,9})-[0-9a-f]{16}", other.name)
+        if pid and other != directory and (int(pid[1]) == parent.pid or not _is_running(int(pid[1]))):
+            shutil.rmtree(other, ignore_errors=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
@@ -87,7 +91,7 @@ class State:
         self.session = session
 
     def collect(self) -> "Iterator[GaugeMetricFamily]":
-        operators = self.session.exec(select(Operator.id, Operator.name, Operator.max_load, LOAD_OF_OPERATOR)).all()
+        operators = self.session.exec(select(Operator.id, Operator.name, Operator.max_load, LOAD)).all()
         names: tuple[str, ...] = ("operator_id", "operator")
         yield _gauge(
             "crm_operator_load", "Open contacts.", names, ((id_, name, load) for id_, name, _, load in operators)

@@ -1,17 +1,16 @@
 """Operators: who handles contacts, and how many at once."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.auth import CallerDep
+from crm.auth import CallerDep, note_revoked
 from crm.database import get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
-from crm.distribution import count_load
+from crm.distribution import LOAD, count_load
 from crm.errors import Conflict, Forbidden, responses
-from crm.fields import IS_OPEN, MaxLoad, Name
+from crm.fields import MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
 
 router = APIRouter(prefix="/operators", tags=["Operators"])
@@ -41,15 +40,6 @@ class OperatorSource(SQLModel):
 
 class OperatorDetail(OperatorPublic):
     sources: list[OperatorSource]
-
-
-LOAD_OF_OPERATOR: Any = (
-    select(func.count())
-    .select_from(Contact)
-    .where(col(Contact.operator_id) == col(Operator.id), IS_OPEN)
-    .correlate(Operator)
-    .scalar_subquery()
-)
 
 
 class OperatorQuery(Page):
@@ -89,7 +79,7 @@ def list_operators(
     query: Annotated[OperatorQuery, Query()], session: SessionDep, caller: CallerDep
 ) -> list[OperatorPublic]:
     """By id, each with its present load."""
-    statement = select(Operator, LOAD_OF_OPERATOR).order_by(col(Operator.id))
+    statement = select(Operator, LOAD).order_by(col(Operator.id))
     if caller.operator_id is not None:
         statement = statement.where(Operator.id == caller.operator_id)
     if query.is_active is not None:
@@ -140,4 +130,5 @@ def delete_operator(write: Write, operator_id: PathId) -> None:
         had = write.session.exec(select(contact_id).filter_by(operator_id=operator_id).limit(1)).first()
         if had:
             raise Conflict(f"operator {operator_id} has had contacts, such as contact {had}: deactivate it instead")
+    note_revoked(write.session, operator_id=operator_id)
     write.session.delete(operator)

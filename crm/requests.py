@@ -1,6 +1,6 @@
 """What happens to each request before a route sees it, and to each answer: its id, size, headers and log line.
 
-Log lines hold no query, body, phone, e-mail, message or key: the path, and ids.
+Log lines hold no path, query, body, phone, e-mail, message or key, and no exception's own words: the route, and ids.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import secrets
 import sys
 import time
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crm.errors import answer
 from crm.events import tell
 
 MAX_BODY = 256 * 1024  # bytes
+TOO_LARGE = "the body is larger than 256 KiB"
+ID = re.compile(r"\d{1,9}")  # shorter than any phone
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 log = logging.getLogger("crm.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -35,19 +39,18 @@ class Requests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begin, size, status = time.perf_counter(), 0, 500
+        begin, size, status = time.perf_counter(), 0, 0
         headers = dict(scope["headers"])
         given, length = headers.get(b"x-request-id", b""), headers.get(b"content-length", b"")
         own_id = given if re.fullmatch(rb"[\w.-]{1,64}", given) else secrets.token_hex(8).encode()
         request_id.set(own_id.decode())
-        is_large = length.isdigit() and int(length) > MAX_BODY
 
         async def receive_little() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if is_large or size > MAX_BODY:
-                raise HTTPException(413, "the body is larger than 256 KiB")
+            if size > MAX_BODY:
+                raise HTTPException(413, TOO_LARGE)
             return message
 
         async def send_marked(message: Message) -> None:
@@ -61,11 +64,18 @@ class Requests:
             await send(message)
 
         try:
-            await self.app(scope, receive_little, send_marked)
+            if length.isdigit() and int(length) > MAX_BODY:
+                await answer(413, TOO_LARGE)(scope, receive, send_marked)
+            else:
+                await self.app(scope, receive_little, send_marked)
+        except Exception:
+            if status == 0:
+                await answer(500, "internal error")(scope, receive, send_marked)
+            raise  # for the server's log
         finally:
-            path = scope["path"].encode("unicode_escape").decode()  # one line, whatever was asked for
+            ids = {name: value for name, value in scope.get("path_params", {}).items() if ID.fullmatch(str(value))}
             route = getattr(scope.get("route"), "path_format", "-")
-            fields = {"method": scope["method"], "path": path, "route": route, "status": status}
+            fields = {"method": scope["method"], "route": route, **ids, "status": status or 500}
             tell([("request", {**fields, "seconds": round(time.perf_counter() - begin, 6)})], log)
 
 
@@ -79,14 +89,24 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": at, "level": record.levelname, "logger": record.name}
-        line |= {"event": record.getMessage(), "request_id": request_id.get()}
+        line |= {"event": record.getMessage().strip(), "request_id": request_id.get()}
         line |= {name: value for name, value in getattr(record, "fields", {}).items() if value is not None}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            line["exception"] = _without_words(error) if self.as_json else json.dumps(_without_words(error))
         if self.as_json:
             return json.dumps(line)
         fields = " ".join(f"{name}={value}" for name, value in line.items() if name not in ("time", "level", "event"))
         return f"{at} {record.levelname} {line['event']} {fields}"
+
+
+def _without_words(error: BaseException | None) -> str:
+    """Types and frames: the text of a database's error quotes the row."""
+    parts = []
+    while error is not None:
+        parts.append(f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}")
+        error = error.__cause__ or error.__context__
+    return "from ".join(parts)
 
 
 def set_up_logs() -> None:

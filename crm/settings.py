@@ -19,9 +19,16 @@ class Settings(BaseSettings):
     default_region: str = Field(default="RU", description="region of phones written without +")
     busy_timeout: float = Field(default=5, gt=0, le=60, description="seconds a call waits for a lock or a connection")
     admin_key: SecretStr | None = Field(default=None, min_length=16, description="the first key")
-    rate_limit: float = Field(default=100, gt=0, description="requests a second of each key")
+    rate_limit: float = Field(default=100, ge=1, description="requests a second of each key")
     log_format: Literal["text", "json"] = Field(default="text", description="text or json")
     migrate: bool = Field(default=True, description="whether the start brings the tables up to date")
+
+    @field_validator("admin_key", mode="before")
+    @classmethod
+    def _fits_a_header(cls, key: str | None) -> str | None:
+        if key is not None and not (key.strip().isascii() and key.strip().isprintable()):
+            raise PydanticCustomError("key", "must be of printable ASCII characters")
+        return key and key.strip()
 
     @field_validator("default_region")
     @classmethod

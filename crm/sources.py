@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.auth import note_revoked
 from crm.database import get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import ENTRIES, count_load, obstacle
@@ -175,6 +176,7 @@ def delete_source(write: Write, source_id: PathId) -> None:
     had = write.session.exec(select(Contact.id).where(Contact.source_id == source_id).limit(1)).first()
     if had:
         raise Conflict(f"source {source_id} has contacts, such as contact {had}: remove its operators instead")
+    note_revoked(write.session, source_id=source_id)
     write.session.delete(source)
 
 

@@ -36,6 +36,7 @@ def _engine(url: URL, busy_timeout: float, pool_size: int, *pragmas: str) -> Eng
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=busy_timeout,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

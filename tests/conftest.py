@@ -65,7 +65,7 @@ def settings_of(database: str, **fields: Any) -> Settings:
 
 def local(app: FastAPI) -> TestClient:
     """A client on the same machine: without keys only those are served."""
-    return TestClient(app, client=("127.0.0.1", 50_000))
+    return TestClient(app, "http://localhost", client=("127.0.0.1", 50_000))
 
 
 @pytest.fixture

@@ -312,12 +312,18 @@ def test_a_key_revoked_in_one_process_is_refused_by_the_others_on_the_next_reque
         ("127.0.0.1", {"X-Forwarded-For": "8.8.8.8"}, 403),
         ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}, 403),
         ("127.0.0.1", {"X-Real-IP": "127.0.0.1"}, 403),
+        ("127.0.0.1", {"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ("127.0.0.1", {"Host": "[::1]:8000"}, 200),
+        ("127.0.0.1", {"Host": "evil.example"}, 403),
+        ("127.0.0.1", {"Host": "localhost.evil.example"}, 403),
+        ("127.0.0.1", {"Origin": "https://evil.example"}, 403),
+        ("127.0.0.1", {"Origin": "null"}, 403),
     ],
 )
 def test_without_keys_only_callers_on_the_same_machine_are_served(
     database: str, client_host: str, headers: dict[str, str], status: int
 ) -> None:
-    with TestClient(create_app(settings_of(database)), client=(client_host, 1)) as client:
+    with TestClient(create_app(settings_of(database)), "http://127.0.0.1", client=(client_host, 1)) as client:
         answer = client.get("/operators/", headers=headers)
         assert answer.status_code == status
         assert ("CRM_ADMIN_KEY" in answer.text) == (status == 403)

@@ -17,6 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine
 
+from crm import events
 from crm.main import create_app
 from crm.postgres import LOCK
 from crm.requests import request_id
@@ -37,6 +38,8 @@ def use(service: Service) -> list[str]:
                                     "message": SECRETS[2], "lead_external_id": SECRETS[4]}, SECRETS[3]),
             ("GET", "/leads/?email=ivan@example.com", None, SECRETS[3]),
             ("GET", "/contacts/1", None, "a wrong key"),
+            ("GET", f"/leads/{SECRETS[0]}", None, SECRETS[3]),
+            ("GET", f"/leads/{SECRETS[1]}", None, SECRETS[3]),
         ):  # fmt: skip
             headers = {"Content-Type": "application/json", "X-API-Key": key}
             connection.request(method, path, json.dumps(body) if body else None, headers)
@@ -56,11 +59,14 @@ def test_each_request_is_one_line_of_json_with_its_id_and_without_secrets(path: 
             ids = use(service)
     text = log_file.read_text()
     lines = [json.loads(line) for line in text.splitlines()]  # all of them, also those of uvicorn's parent process
-    requests = [line for line in lines if line["event"] == "request" and line["path"] != "/openapi.json"]
+    requests = [line for line in lines if line["event"] == "request" and line["route"] != "-"]
     assert [line["request_id"] for line in requests] == ids
-    assert [(line["method"], line["path"], line["status"]) for line in requests] == [
-        ("POST", "/sources/", 201), ("POST", "/contacts/", 201), ("GET", "/leads/", 200), ("GET", "/contacts/1", 401),
+    assert [(line["method"], line["route"], line["status"]) for line in requests] == [
+        ("POST", "/sources/", 201), ("POST", "/contacts/", 201), ("GET", "/leads/", 200),
+        ("GET", "/contacts/{contact_id}", 401),
+        ("GET", "/leads/{lead_id}", 404), ("GET", "/leads/{lead_id}", 422),
     ]  # fmt: skip
+    assert [line.get("contact_id") for line in requests] == [None, None, None, "1", None, None]
     assert all(0 < line["seconds"] < 10 for line in requests)
     assert not [secret for secret in (*SECRETS, "9991234567", "a wrong key") if secret in text]
     assert "uvicorn.error" in {line["logger"] for line in lines}
@@ -71,10 +77,51 @@ def test_the_lines_are_text_unless_asked_for(path: Path) -> None:
     with log_file.open("w") as log, serving(f"sqlite:///{path}", log=log) as service:
         service.call("GET", "/operators/")
     assert re.search(
-        r"^\S+ INFO request .*method=GET path=/operators/ route=/operators/ status=200 seconds=0",
-        log_file.read_text(),
-        re.M,
+        r"^\S+ INFO request .*method=GET route=/operators/ status=200 seconds=0", log_file.read_text(), re.M
     )
+
+
+REFUSE = {  # all identifiers, with an error that quotes them
+    "sqlite": (
+        "CREATE TRIGGER refuse BEFORE INSERT ON lead_identifier BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "DROP TRIGGER refuse",
+    ),
+    "postgresql": (
+        "ALTER TABLE lead_identifier ADD CONSTRAINT refuse CHECK (value = '') NOT VALID",
+        "ALTER TABLE lead_identifier DROP CONSTRAINT refuse",
+    ),
+}
+
+
+def test_an_error_that_nobody_foresaw_is_a_500_with_its_id_and_one_line_without_secrets(
+    database: str, path: Path
+) -> None:
+    log_file, (refuse, allow) = path.with_name("log"), REFUSE[database.partition(":")[0]]
+    with log_file.open("w") as log, serving(database, log=log) as service:
+        service.call("POST", "/sources/", {"name": "Shop"})
+        sql(database, refuse)
+        with closing(service.connect()) as connection:
+            body = json.dumps({"source_id": 1, "lead_phone": SECRETS[0], "lead_email": SECRETS[1]})
+            connection.request("POST", "/contacts/", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        sql(database, allow)
+    assert (answer.status, json.loads(text)) == (500, {"detail": "internal error"})
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    lines = log_file.read_text().splitlines()
+    own = [line for line in lines if answer.headers["X-Request-ID"] in line]
+    assert ["status=500" in line for line in own] == [True, False]
+    assert "IntegrityError" in own[1]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in lines)
+    assert not [secret for secret in (*SECRETS, "9991234567") if secret in "".join(lines)]
+
+
+def test_what_cannot_be_counted_is_done_all_the_same(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(events, "listeners", [fail])
+    assert api.operator("Anna") == 1
 
 
 @pytest.mark.parametrize(
@@ -106,6 +153,8 @@ def test_a_body_above_256_kib_is_413_in_our_shape_and_changes_nothing(client: Te
     assert answer.status_code == 413
     assert "256 KiB" in answer.json()["detail"]
     assert len(client.get("/operators/").json()) == 1
+    if not chunked:  # else it is not even read
+        assert client.post("/contacts/distribute", content=body(256 * 1024 + 1)).status_code == 413
 
 
 def test_each_event_is_a_line_with_the_id_of_its_request_and_without_secrets(
