@@ -82,7 +82,8 @@ class PostgreSQL(Database):
     def __init__(self, url: URL, name: str, busy_timeout: float) -> None:
         milliseconds = max(1, int(busy_timeout * 1000 * FOR_LOCK))
         options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={10 * milliseconds}"
-        options += " -c timezone=UTC -c random_page_cost=1.1"  # of an SSD: else counting reads the table, not the index
+        # To count in an index of an SSD takes one process 60 ms for 1,000,000 contacts, three that read the table 80.
+        options += " -c timezone=UTC -c random_page_cost=1.1 -c max_parallel_workers_per_gather=0"
         own = {**AWAY, "options": f"{options} {url.query.get('options', '')}"}
         arguments = {key: value for key, value in own.items() if key == "options" or key not in url.query}
 
