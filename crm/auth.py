@@ -168,11 +168,11 @@ def _is_loopback(host: str) -> bool:
 def _local_caller(request: Request) -> Caller:
     headers = dict(request.scope["headers"])
     if not FORWARDING.isdisjoint(headers) or not _is_loopback(request.client.host if request.client else ""):
-        raise Forbidden("without keys only callers on the same machine are served: set CRM_ADMIN_KEY")
+        raise Forbidden("without keys only calls to localhost are served, and none through a proxy: set CRM_ADMIN_KEY")
     # Else any page that a browser on this machine shows could call, by another name for it or from its own.
     host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
     if not _is_loopback(_name(host)) or (origin and origin.partition("://")[2] != host):
-        raise Forbidden("without keys only localhost is served, and no other site's pages: set CRM_ADMIN_KEY")
+        raise Forbidden("without keys only calls to localhost are served, none of other sites: set CRM_ADMIN_KEY")
     return ADMIN
 
 

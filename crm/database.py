@@ -131,7 +131,7 @@ def get_row(session: Session, table: type[Row], row_id: int) -> Row:
     """The row with this id; raises NotFound."""
     row = session.get(table, row_id)
     if row is None:
-        raise NotFound(str(table.__tablename__), row_id)
+        raise NotFound(str(table.__tablename__).removeprefix("api_"), row_id)
     return row
 
 

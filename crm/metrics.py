@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -91,13 +92,12 @@ class State:
         self.session = session
 
     def collect(self) -> "Iterator[GaugeMetricFamily]":
-        operators = self.session.exec(select(Operator.id, Operator.name, Operator.max_load, LOAD)).all()
+        columns = (col(Operator.id), col(Operator.name), LOAD, col(Operator.max_load), col(Operator.is_active))
+        operators = self.session.connection().execute(sqlalchemy.select(*columns)).all()
         names: tuple[str, ...] = ("operator_id", "operator")
-        yield _gauge(
-            "crm_operator_load", "Open contacts.", names, ((id_, name, load) for id_, name, _, load in operators)
-        )
-        limits = ((id_, name, max_load) for id_, name, max_load, _ in operators)
-        yield _gauge("crm_operator_max_load", "Most open contacts.", names, limits)
+        yield _gauge("crm_operator_load", "Open contacts.", names, (row[:3] for row in operators))
+        yield _gauge("crm_operator_max_load", "Most open contacts.", names, ((*row[:2], row[3]) for row in operators))
+        yield _gauge("crm_operator_active", "0: gets nothing.", names, ((*row[:2], row[4]) for row in operators))
 
         sources, source_id = list_source_stats(Period(), self.session), col(Contact.source_id)
         oldest = select(source_id, func.min(Contact.created_at)).where(IS_PENDING).group_by(source_id)

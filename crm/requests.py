@@ -3,6 +3,7 @@
 Log lines hold no path, query, body, phone, e-mail, message or key, and no exception's own words: the route, and ids.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -68,6 +69,10 @@ class Requests:
                 await answer(413, TOO_LARGE)(scope, receive, send_marked)
             else:
                 await self.app(scope, receive_little, send_marked)
+        except asyncio.CancelledError:
+            if status != 0:
+                raise
+            await answer(503, "the service was stopped meanwhile: it may be done or not")(scope, receive, send_marked)
         except Exception:
             if status == 0:
                 await answer(500, "internal error")(scope, receive, send_marked)

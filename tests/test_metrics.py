@@ -90,6 +90,10 @@ def test_the_state_is_that_of_the_database(api: Api) -> None:
     now = scrape(api)
     assert now['crm_operator_load{operator="Anna",operator_id="1"}'] == 1
     assert now['crm_operator_max_load{operator="B"oris",operator_id="2"}'] == 5
+    active = [
+        now[f'crm_operator_active{{operator="{name}",operator_id="{n}"}}'] for n, name in ((1, "Anna"), (2, 'B"oris'))
+    ]
+    assert active == [1, 0]
     assert now['crm_pending{source="Shop",source_id="1"}'] == 2
     assert now['crm_pending{source="Empty",source_id="2"}'] == 0
     assert 0 < now['crm_oldest_pending_seconds{source="Shop",source_id="1"}'] < 60

@@ -268,6 +268,7 @@ def test_a_stop_finishes_what_is_under_way_refuses_the_rest_and_takes_5_seconds_
             socket.create_connection(("127.0.0.1", service.port), 10)
         assert not under_way.done()
     assert under_way.result()[0] == 201
+    assert clients[0].recv(1000).startswith(b"HTTP/1.1 503")
     service.process.wait(5 + 4 - (time.monotonic() - begin))  # 4: for the process itself to end, on a busy machine
     for client in clients:
         client.close()
