@@ -15,7 +15,7 @@ from crm.database import add_rows, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
-from crm.events import note
+from crm.events import note, note_assigned
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
@@ -47,7 +47,6 @@ ARRIVAL: Any = (
         *(col(Source.id), col(Source.name), col(Source.bot_id)),
         REPEATED.label("repeated"),
         HAS_KEY.label("has_key"),
-        func.coalesce(*OWNERS).label("lead_id"),
         *OWNERS,
         *distribution.ENTRY_COLUMNS,
     )
@@ -138,10 +137,10 @@ def register(
     if source.repeated is not None:
         note(connection, "contact repeated", contact_id=source.repeated, source_id=source.id)
         return read_contact(connection, source.repeated), False
-    entries = rows if source.operator_id is not None else []
-    operator, candidates, ids = distribution.choose_operator(connection, source.id, entries, rng, source.lead_id)
+    owners = {kind: owner for kind in KINDS if (owner := getattr(source, f"owner_of_{kind}")) is not None}
+    entries, lead_id = rows if source.operator_id is not None else [], next(iter(owners.values()), None)
+    operator, candidates, ids = distribution.choose_operator(connection, source.id, entries, rng, lead_id)
     operator_id, now = operator.id if operator else None, utcnow()
-    owners = {kind: getattr(source, f"owner_of_{kind}") for kind in KINDS}
     name = (body.lead_name or "").strip() or None
     lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
     values: dict[str, Any] = {
@@ -162,9 +161,9 @@ def register(
     entry["reason"] = "distributed" if operator else "queued"
     history = {**entry, "created_at": now, "candidates": candidates}
     add_rows(connection, *lead_rows, (Contact, values), (Assignment, history))
-    if source.lead_id is None:
+    if lead_id is None:
         note(connection, "lead created", lead_id=lead.id)
-    distribution.note_assigned(connection, candidates, **entry, source_id=source.id, waited=0.0 if operator else None)
+    note_assigned(connection, candidates, **entry, source_id=source.id, waited=0.0 if operator else None)
     source_ref = models.SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
     return models.ContactPublic(**values, lead=lead, source=source_ref, operator=operator), True
 
@@ -220,8 +219,8 @@ def receipt(contact: models.ContactPublic, body: models.ContactCreate, claim: Cl
     """What a bot may know of a contact: of the lead nothing that other bots said."""
     lists: Any = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
     lead = models.LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
-    note = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
-    return models.ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": note})
+    said = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
+    return models.ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": said})
 
 
 @router.get("/", summary="List contacts")

@@ -16,7 +16,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.database import is_alone, next_id
 from crm.errors import Conflict, NotAlone
-from crm.events import note
+from crm.events import note, note_assigned
 from crm.fields import BIG, IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 
@@ -74,12 +74,10 @@ ROOM: Any = (
     .where(Operator.max_load > LOAD)
 )
 ADD_ASSIGNMENT = insert(Assignment).inline()
-QUEUE = (
-    select(col(Contact.id), col(Contact.priority), col(Contact.created_at), col(Contact.assigned_at))
-    .where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING)
-    .order_by(col(Contact.priority).desc(), col(Contact.id))
-    .limit(200)
-)
+CONTACTS: Any = sqlalchemy.select(
+    col(Contact.id), col(Contact.source_id), col(Contact.priority), col(Contact.created_at), col(Contact.assigned_at)
+).order_by(col(Contact.priority).desc(), col(Contact.id))
+QUEUE = CONTACTS.where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING).limit(200)
 HAS_QUEUE = exists().where(col(Contact.source_id) == col(Source.id), IS_PENDING)
 SOURCES_WITH_QUEUE = select(col(Source.id)).where(HAS_QUEUE)
 QUEUES_OF_OPERATOR = (
@@ -88,11 +86,7 @@ QUEUES_OF_OPERATOR = (
     .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(SourceOperator.weight) > 0)
     .where(col(Operator.max_load) > LOAD)
 )
-OPEN_CONTACTS = (
-    select(col(Contact.id), col(Contact.source_id))
-    .where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
-    .order_by(col(Contact.priority).desc(), col(Contact.id))
-)
+OPEN_CONTACTS = CONTACTS.where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
 MOVE = (
     update(Contact)
     .where(col(Contact.id) == bindparam("contact"))
@@ -180,19 +174,6 @@ def choose_operator(
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
 
 
-def note_assigned(connection: Connection, seen: Sequence[dict[str, Any]], **contact: Any) -> None:
-    """Notes what happened to a contact: contact_id, source_id, operator_id, reason, `waited`: seconds, if for the first
-    time. seen: as from `draw`."""
-    if contact["operator_id"] is None:
-        note(connection, "contact left without operator", **contact)
-        return
-    note(connection, "contact assigned", **contact)
-    chosen = next(candidate for candidate in seen if candidate["outcome"] == "chosen")
-    load, max_load = chosen["load"] + 1, chosen["max_load"]
-    if load == max_load:
-        note(connection, "limit reached", operator_id=contact["operator_id"], load=load, max_load=max_load)
-
-
 class Distributor:
     """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves.
 
@@ -236,7 +217,7 @@ class Distributor:
             drawn, seen = self._draw(contact.source_id, excluded=before)
             if drawn is None:
                 raise Conflict(f"no other operator of source {contact.source_id} can take contact {contact.id} now")
-            self._give(contact.id, contact.source_id, drawn.operator_id, "manual", seen, self._waited(contact))
+            self._give(contact, drawn.operator_id, "manual", seen)
         elif operator.id != before:
             load = self._load(operator.id)
             is_full = load >= operator.max_load
@@ -244,8 +225,7 @@ class Distributor:
                 why = f"full: {load} of {operator.max_load}" if operator.is_active else "inactive"
                 raise Conflict(f"operator {operator.id} is {why}")
             reason: Reason = "forced" if is_full or not operator.is_active else "manual"
-            seen = self._seen_by_hand(contact.source_id, operator, load)
-            self._give(contact.id, contact.source_id, operator.id, reason, seen, self._waited(contact))
+            self._give(contact, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
         self._write()
         if before is not None and (operator is None or operator.id != before):
             self._loads.pop(before, None)
@@ -257,9 +237,9 @@ class Distributor:
         Returns how many were drawn to others, and how many went back to the queue.
         """
         outcomes = []
-        for contact_id, source_id in self._connection.execute(OPEN_CONTACTS, {"operator_id": operator_id}).all():
-            drawn, seen = self._draw(source_id, excluded=operator_id)
-            self._give(contact_id, source_id, drawn.operator_id if drawn else None, "released", seen)
+        for contact in self._connection.execute(OPEN_CONTACTS, {"operator_id": operator_id}).all():
+            drawn, seen = self._draw(contact.source_id, excluded=operator_id)
+            self._give(contact, drawn.operator_id if drawn else None, "released", seen)
             outcomes.append(drawn is not None)
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
@@ -269,21 +249,19 @@ class Distributor:
         eligible is done, and never holds up the others (design.md, "Queue")."""
         done: set[int] = set()
         assigned = 0
-        for _, contact_id, source_id, waited in heapq.merge(
-            *(self._queue(source_id, done) for source_id in source_ids)
-        ):
-            drawn, seen = self._draw(source_id)
+        for _, _, contact in heapq.merge(*(self._queue(source_id, done) for source_id in source_ids)):
+            drawn, seen = self._draw(contact.source_id)
             if drawn is None:
-                done.add(source_id)
+                done.add(contact.source_id)
             else:
-                self._give(contact_id, source_id, drawn.operator_id, "from_queue", seen, waited)
+                self._give(contact, drawn.operator_id, "from_queue", seen)
                 assigned += 1
         self._write()
         if assigned:
             note(self._connection, "queue handed out", assigned=assigned)
         return assigned
 
-    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, int, float | None]]:
+    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, Any]]:
         """What waits at a source, a page at a time, in a form that sorts by the order of handing out.
 
         What was taken is no longer pending when the next page is read, so that each page is the first.
@@ -292,12 +270,8 @@ class Distributor:
             for contact in page:
                 if source_id in done:
                     return
-                yield -contact.priority, contact.id, source_id, self._waited(contact)
+                yield -contact.priority, contact.id, contact
             self._write()
-
-    def _waited(self, contact: Any) -> float | None:
-        """Seconds until its first assignment, which this is, or None."""
-        return (self._now - contact.created_at).total_seconds() if contact.assigned_at is None else None
 
     def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(source_id), self._load, self._rng, excluded)
@@ -319,23 +293,17 @@ class Distributor:
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())
 
-    def _give(
-        self,
-        contact_id: int,
-        source_id: int,
-        operator_id: int | None,
-        reason: Reason,
-        seen: list[dict[str, Any]],
-        waited: float | None = None,
-    ) -> None:
+    def _give(self, contact: Any, operator_id: int | None, reason: Reason, seen: list[dict[str, Any]]) -> None:
         """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
         if operator_id in self._loads:
             self._loads[operator_id] += 1
         state = ("pending", None) if operator_id is None else ("new", self._now)
-        self._moves.append({"contact": contact_id, "operator": operator_id, "new_status": state[0], "now": state[1]})
-        entry = {"contact_id": contact_id, "operator_id": operator_id, "reason": reason}
+        self._moves.append({"contact": contact.id, "operator": operator_id, "new_status": state[0], "now": state[1]})
+        entry = {"contact_id": contact.id, "operator_id": operator_id, "reason": reason}
         self._history.append({**entry, "created_at": self._now, "candidates": seen})
-        note_assigned(self._connection, seen, **entry, source_id=source_id, waited=waited)
+        is_first = operator_id is not None and contact.assigned_at is None
+        waited = (self._now - contact.created_at).total_seconds() if is_first else None
+        note_assigned(self._connection, seen, **entry, source_id=contact.source_id, waited=waited)
 
     def _write(self) -> None:
         if self._moves:

@@ -19,6 +19,19 @@ def note(connection: Connection, name: str, **fields: Any) -> None:
     connection.info.setdefault("events", []).append((name, fields))
 
 
+def note_assigned(connection: Connection, seen: Sequence[dict[str, Any]], **contact: Any) -> None:
+    """Notes what happened to a contact: contact_id, source_id, operator_id, reason, `waited`: seconds, if for the first
+    time. seen: as from `draw`."""
+    if contact["operator_id"] is None:
+        note(connection, "contact left without operator", **contact)
+        return
+    note(connection, "contact assigned", **contact)
+    chosen = next(candidate for candidate in seen if candidate["outcome"] == "chosen")
+    load, max_load = chosen["load"] + 1, chosen["max_load"]
+    if load == max_load:
+        note(connection, "limit reached", operator_id=contact["operator_id"], load=load, max_load=max_load)
+
+
 def tell(events: Sequence[Event], to: logging.Logger = log) -> None:
     for name, fields in events:
         if not to.disabled and to.isEnabledFor(logging.INFO):

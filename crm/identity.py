@@ -2,7 +2,7 @@
 
 import bisect
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any, get_args
@@ -92,35 +92,34 @@ class Claim:
     def find_lead(
         self,
         connection: Connection,
-        owners: Mapping[IdentifierKind, int | None],
-        new_id: int,
+        owners: Mapping[IdentifierKind, int],
+        lead_id: int,
         name: str | None,
         now: datetime,
     ) -> tuple[LeadPublic, list[tuple[type[SQLModel], dict[str, Any]]], str | None]:
         """The lead as it is from now on, the rows that are to be added for it, and the identity note.
 
-        owners: the lead of each identifier that is known (OWNERS). Unknown ones and a missing name are added to the
-        lead. new_id: that of a new lead. Call it under the write lock. Raises Unprocessable when nothing is usable.
+        owners: the lead of each identifier that is known; lead_id: the first of them, else that of a new lead.
+        Identifiers that nobody has and a missing name are added to the lead. Call it under the write lock. Raises
+        Unprocessable when nothing is usable.
         """
         if not self.values:
             missing = {kind: self.problems.get(kind, "is missing") for kind in KINDS}
             raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
-        known = {kind: lead_id for kind, lead_id in owners.items() if lead_id is not None}
         rows: list[tuple[type[SQLModel], dict[str, Any]]] = []
-        if known:
-            lead_id = next(known[kind] for kind in KINDS if kind in known)
+        if owners:
             lead = read_leads(connection, [lead_id])[lead_id]
             if lead.name is None and name is not None:
                 connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
                 lead = read_leads(connection, [lead_id])[lead_id]
         else:
-            lead = lead_public(new_id, now, name, [])
-            rows.append((Lead, {"id": new_id, "created_at": now, "name": name}))
+            lead = lead_public(lead_id, now, name, [])
+            rows.append((Lead, {"id": lead_id, "created_at": now, "name": name}))
         for kind, value in sorted(self.values.items()):
-            if kind not in known:
-                rows.append((LeadIdentifier, {"kind": kind, "value": value, "lead_id": lead.id}))
+            if kind not in owners:
+                rows.append((LeadIdentifier, {"kind": kind, "value": value, "lead_id": lead_id}))
                 bisect.insort(getattr(lead, f"{kind}s"), value)
-        return lead, rows, self._note({kind: owner for kind, owner in known.items() if owner != lead.id})
+        return lead, rows, self._note({kind: owner for kind, owner in owners.items() if owner != lead_id})
 
     def _note(self, others: Mapping[IdentifierKind, int]) -> str | None:
         notes = [f"lead_{kind} {self._texts[kind]!r} {why}" for kind, why in self.problems.items()]
@@ -136,16 +135,7 @@ def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, L
 
 
 def lead_public(
-    lead_id: int, created_at: datetime, name: str | None, identifiers: Iterable[tuple[str | None, str]]
+    lead_id: int, created_at: datetime, name: str | None, identifiers: Collection[tuple[str, str]]
 ) -> LeadPublic:
-    values: dict[str | None, list[str]] = {kind: [] for kind in (*KINDS, None)}
-    for kind, value in sorted(identifiers):
-        values[kind].append(value)
-    return LeadPublic(
-        id=lead_id,
-        created_at=created_at,
-        name=name,
-        external_ids=values["external_id"],
-        phones=values["phone"],
-        emails=values["email"],
-    )
+    lists: Any = {f"{kind}s": sorted(value for its_kind, value in identifiers if its_kind == kind) for kind in KINDS}
+    return LeadPublic(id=lead_id, created_at=created_at, name=name, **lists)

@@ -13,7 +13,7 @@ from crm.database import contains, get_row
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
-from crm.identity import normalise, read_leads
+from crm.identity import KINDS, normalise, read_leads
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
@@ -37,10 +37,6 @@ class LeadListed(LeadPublic):
 
 class LeadDetail(LeadListed):
     contacts: list[ContactPublic] = Field(description="The newest 100.")
-
-
-# The field of LeadUpdate for each kind.
-FIELDS: dict[IdentifierKind, str] = {"external_id": "external_ids", "phone": "phones", "email": "emails"}
 
 
 class LeadQuery(Page):
@@ -90,7 +86,7 @@ def list_leads(
 ) -> list[LeadListed]:
     """By id. `external_id`, `phone` and `email` find the one lead that has exactly this; `q` searches in all."""
     owners: list[Any] = []
-    for kind in FIELDS:
+    for kind in KINDS:
         text = getattr(query, kind)
         if text is not None:
             try:
@@ -154,7 +150,8 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
 def _normalised(body: LeadUpdate, region: str) -> dict[IdentifierKind, set[str]]:
     wanted: dict[IdentifierKind, set[str]] = {}
     problems: list[tuple[tuple[str | int, ...], str]] = []
-    for kind, field in FIELDS.items():
+    for kind in KINDS:
+        field = f"{kind}s"
         if field in body.model_fields_set:
             wanted[kind] = set()
             for index, text in enumerate(getattr(body, field)):

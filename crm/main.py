@@ -10,7 +10,6 @@ from fastapi import FastAPI, Security
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 from sqlmodel import SQLModel
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import crm
 from crm import auth, contacts, errors, leads, metrics, operators, sources, stats
@@ -44,26 +43,6 @@ class Health(SQLModel):
     status: str
 
 
-class OneLineStartupErrors:
-    """Tells the server why the start failed in one line; Starlette would tell it the whole traceback."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_short(message: Message) -> None:
-            _, is_startup_error, reason = message.get("message", "").rpartition(f"{errors.StartupError.__name__}: ")
-            if is_startup_error:
-                message["message"] = reason.strip()
-            await send(message)
-
-        await self.app(scope, receive, send_short)
-
-
 def create_app(settings: Settings | None = None, rng: random.Random | None = None) -> FastAPI:
     """settings: by default those of the environment. rng: draws the operators; by default seeded by the system."""
 
@@ -93,7 +72,6 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
     )
-    app.add_middleware(OneLineStartupErrors)
     app.add_middleware(Requests)
     errors.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)

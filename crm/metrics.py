@@ -26,10 +26,18 @@ from crm.models import Contact, Operator
 from crm.stats import list_source_stats
 
 router = APIRouter(tags=["Service"])
+SHARES = {
+    "target_share": "weight / sum of the weights.",
+    "actual_share": "Of the source's contacts that have an operator.",
+}
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 SECONDS_OF_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SECONDS_OF_WAITING = (1, 10, 60, 300, 900, 3600, 14_400, 86_400)
-OUTCOMES = {"distributed": "assigned", "queued": "pending"}  # of a registration, by the reason of its assignment
+OUTCOMES = {  # of a registration, by the event and the reason of the assignment
+    ("contact assigned", "distributed"): "assigned",
+    ("contact left without operator", "queued"): "pending",
+    ("contact repeated", None): "repeated",
+}
 
 
 def _share_directory() -> None:
@@ -75,12 +83,10 @@ if IS_INSTALLED:
         if event == "request":
             method = fields["method"] if fields["method"] in METHODS else "other"
             REQUESTS.labels(method, fields["route"], fields["status"]).observe(fields["seconds"])
-        elif event in ("contact assigned", "contact left without operator", "contact repeated"):
-            outcome = OUTCOMES.get(fields.get("reason", ""), "repeated" if event == "contact repeated" else None)
-            if outcome is not None:
-                REGISTRATIONS.labels(fields["source_id"], outcome).inc()
-            if fields.get("waited") is not None:
-                WAITED.observe(fields["waited"])
+        elif outcome := OUTCOMES.get((event, fields.get("reason"))):
+            REGISTRATIONS.labels(fields["source_id"], outcome).inc()
+        if fields.get("waited") is not None:
+            WAITED.observe(fields["waited"])
 
     events.listeners.append(_count)
 
@@ -108,16 +114,14 @@ class State:
         seconds = ((row.source_id, row.source_name, waits.get(row.source_id, 0)) for row in sources)
         yield _gauge("crm_oldest_pending_seconds", "How long the oldest has waited; 0: none does.", names, seconds)
 
-        entries = [
-            ((row.source_id, row.source_name, e.operator_id, e.operator_name), e)
-            for row in sources
-            for e in row.operators
-        ]
         names = ("source_id", "source", "operator_id", "operator")
-        targets = ((*values, entry.target_share) for values, entry in entries)
-        yield _gauge("crm_target_share", "weight / sum of the weights.", names, targets)
-        actual = ((*values, entry.actual_share) for values, entry in entries)
-        yield _gauge("crm_actual_share", "Of the source's contacts that have an operator.", names, actual)
+        for share, text in SHARES.items():
+            shares = (
+                (row.source_id, row.source_name, entry.operator_id, entry.operator_name, getattr(entry, share))
+                for row in sources
+                for entry in row.operators
+            )
+            yield _gauge(f"crm_{share}", text, names, shares)
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> "GaugeMetricFamily":

@@ -68,7 +68,7 @@ def _leave_read_only_server(context: ExceptionContext) -> None:
 
 
 def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
-    """In a pipeline, statements travel together until one comes whose rows are wanted: five round trips for ten."""
+    """In a pipeline, statements travel together until one comes whose rows are wanted: three round trips for seven."""
     options = context.execution_options
     if options.get("pipeline") is None:
         return False  # as usual

@@ -14,12 +14,13 @@ import time
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm.errors import answer
+from crm.errors import StartupError, answer
 from crm.events import tell
 
 MAX_BODY = 256 * 1024  # bytes
@@ -31,14 +32,14 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class Requests:
-    """The outermost middleware."""
+    """The middleware around all others of ours."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, partial(_send_in_one_line, send))
             return
         begin, size, status = time.perf_counter(), 0, 0
         headers = dict(scope["headers"])
@@ -73,15 +74,21 @@ class Requests:
             if status != 0:
                 raise
             await answer(503, "the service was stopped meanwhile: it may be done or not")(scope, receive, send_marked)
-        except Exception:
-            if status == 0:
-                await answer(500, "internal error")(scope, receive, send_marked)
-            raise  # for the server's log
         finally:
+            if status == 0:  # it failed, and the server will log how
+                await answer(500, "internal error")(scope, receive, send_marked)
             ids = {name: value for name, value in scope.get("path_params", {}).items() if ID.fullmatch(str(value))}
             route = getattr(scope.get("route"), "path_format", "-")
-            fields = {"method": scope["method"], "route": route, **ids, "status": status or 500}
+            fields = {"method": scope["method"], "route": route, **ids, "status": status}
             tell([("request", {**fields, "seconds": round(time.perf_counter() - begin, 6)})], log)
+
+
+async def _send_in_one_line(send: Send, message: Message) -> None:
+    """Tells the server why the start failed in one line; Starlette tells it the whole traceback."""
+    _, is_startup_error, reason = message.get("message", "").rpartition(f"{StartupError.__name__}: ")
+    if is_startup_error:
+        message["message"] = reason.strip()
+    await send(message)
 
 
 class Formatter(logging.Formatter):
