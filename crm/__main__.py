@@ -1,6 +1,8 @@
 """What is done beside the running service: `python -m crm --help`."""
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from sqlmodel import SQLModel
 
 import crm.models  # noqa: F401  (fills the metadata)
 from crm.database import check_schema, open_database
+from crm.demo import Demo
 from crm.errors import StartupError
 from crm.settings import load_settings
 
@@ -65,6 +68,29 @@ def copy(source: str, target: str) -> None:
             new.start(lambda connection: copy_rows(rows, connection))
     except DatabaseError as error:
         raise StartupError(f"{source} can't be read: {error.orig}") from error
+
+
+@command
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Of the running service.")
+@click.option("--key", envvar="CRM_ADMIN_KEY", help="An admin's, if it asks for keys; by default CRM_ADMIN_KEY.")
+@click.option("--contacts", type=click.IntRange(1), help="Stop after so many; by default at Ctrl-C.")
+@click.option(
+    "--rate", type=click.FloatRange(0, 1000, min_open=True), default=2, show_default=True, help="Contacts a second."
+)
+@click.option("--add", is_flag=True, help="Also to a service that has data.")
+def demo(url: str, key: str | None, contacts: int | None, rate: float, add: bool) -> None:
+    """Fill a running service with a made-up team, and let bots write to it."""
+    show = Demo(url, key, random.Random())
+    show.fill(add)
+    click.echo(f"open {url}/ and see; Ctrl-C stops")
+    stream = show.stream(contacts, rate)
+    with (
+        suppress(KeyboardInterrupt),
+        click.progressbar(stream, contacts, "contacts", show_pos=True, item_show_func=str) as bar,
+    ):
+        for _ in bar:
+            pass
+    click.echo("stopped; what was sent stays")
 
 
 def copy_rows(old: Connection, new: Connection) -> None:

@@ -19,8 +19,9 @@ from crm.events import note, note_assigned
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
+from crm.shared import Shared
 
-router = APIRouter(prefix="/contacts", tags=["Contacts"])
+router = APIRouter(prefix="/contacts", tags=["Contacts"], route_class=Shared)
 
 COLUMNS = inspect(Contact).columns
 CONTACTS: Any = (

@@ -5,9 +5,13 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI, Security
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
@@ -20,6 +24,7 @@ from crm.requests import Requests, set_up_logs
 from crm.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
@@ -64,7 +69,8 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         finally:
             await database.stop()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs without other hosts
+        redoc_url=None,  # it loads its logo from one
         title="Mini-CRM",
         version=crm.__version__,
         description=DESCRIPTION,
@@ -83,6 +89,12 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         """200 when the database answers."""
         session.connection().execute(text("SELECT count(*) FROM alembic_version"))
         return Health(status="ok")
+
+    app.mount("/static", StaticFiles(directory=STATIC))
+
+    @app.get("/", include_in_schema=False)
+    async def get_page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
 
     return app
 

@@ -91,7 +91,11 @@ class SourceOperator(SQLModel, table=True):
 
 class Lead(Row, table=True):
     __tablename__ = "lead"
-    __table_args__ = (CheckConstraint("length(name) BETWEEN 1 AND 255", name="name"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 255", name="name"),
+        Index("ix_lead_created_at", "created_at"),
+        {"sqlite_autoincrement": True},
+    )
     name: str | None = Field(default=None, max_length=255)
 
 
@@ -163,8 +167,9 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_source_id", "source_id", "id", "status"),
         Index("ix_contact_operator_id", "operator_id", "id", "status"),
         Index("ix_contact_status", "status", "id"),
-        # Statistics read only these two; the first also serves the list of a source and an operator.
+        # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
+        Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         {"sqlite_autoincrement": True},
     )

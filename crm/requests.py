@@ -27,6 +27,7 @@ MAX_BODY = 256 * 1024  # bytes
 TOO_LARGE = "the body is larger than 256 KiB"
 ID = re.compile(r"\d{1,9}")  # shorter than any phone
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
+HEADERS += [(b"cache-control", b"no-cache")]  # a file of the page is asked for again after an update
 log = logging.getLogger("crm.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 

@@ -14,8 +14,9 @@ from crm.distribution import ENTRIES, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
+from crm.shared import Shared
 
-router = APIRouter(prefix="/sources", tags=["Sources"])
+router = APIRouter(prefix="/sources", tags=["Sources"], route_class=Shared)
 
 
 class SourceCreate(SourceBase, Input):

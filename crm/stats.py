@@ -2,11 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import func
-from sqlmodel import Session, SQLModel, col, select
+from sqlalchemy import String, cast, func
+from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.auth import CallerDep
 from crm.database import get_row, seconds_between
@@ -14,9 +15,10 @@ from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
 from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
+from crm.shared import Shared
 from crm.sources import ratio
 
-router = APIRouter(tags=["Statistics"])
+router = APIRouter(tags=["Statistics"], route_class=Shared)
 
 PeriodQuery = Annotated[Period, Query()]
 
@@ -70,6 +72,16 @@ class SourceStats(SQLModel):
     pending: int
     unassigned_share: float
     operators: list[SourceOperatorStats]
+
+
+class Minute(SQLModel):
+    minute: datetime = Field(description="Its begin.")
+    contacts: int
+
+
+class TimelineQuery(SQLModel):
+    model_config = {"extra": "forbid"}
+    minutes: int = Field(default=60, ge=1, le=1440, description="How many, up to the present one.")
 
 
 Counts = dict[tuple[int, int | None], int]  # contacts by source and operator (None: nobody's)
@@ -128,6 +140,18 @@ def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
         oldest_pending_seconds=(utcnow() - oldest).total_seconds() if oldest else None,
         mean_assign_seconds=_mean_assign_seconds(session, period, counts),
     )
+
+
+@router.get("/stats/timeline", summary="Contacts per minute")
+def list_minutes(query: Annotated[TimelineQuery, Query()], session: SessionDep) -> list[Minute]:
+    """Oldest first, with those that had none; the last one is the present one, and not over yet."""
+    last = utcnow().replace(second=0, microsecond=0)
+    minutes = [last - timedelta(minutes=ago) for ago in reversed(range(query.minutes))]
+    minute = func.substr(cast(col(Contact.created_at), String), 1, 16)  # both engines write 2026-01-31 09:00:00...
+    counts = dict(
+        session.exec(select(minute, func.count()).where(Contact.created_at >= minutes[0]).group_by(minute)).all()
+    )
+    return [Minute(minute=begin, contacts=counts.get(f"{begin:%Y-%m-%d %H:%M}", 0)) for begin in minutes]
 
 
 def _operator_stats(session: Session, operators: Sequence[Operator], period: Period) -> list[OperatorStats]:

@@ -150,6 +150,64 @@ def time_calls(service: Service, half: int) -> None:
         print(f"{path:<60} {statistics.median(times):>10.1f} {max(times):>10.1f}")
 
 
+def polls() -> dict[str, list[str]]:
+    """What an open page asks for every two seconds, by its view; as in crm/static/page.js."""
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = f"since={day:%Y-%m-%dT%H:%M:%SZ}&until={day + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
+    frame, operators, sources = (
+        [f"/stats/?{today}", "/stats/timeline?minutes=2"],
+        f"/stats/operators?{today}",
+        "/sources/",
+    )
+    return {
+        "operators": [*frame, operators],
+        "sources": [*frame, operators, sources, f"/stats/sources?{today}"],
+        "sources, of all time": [*frame, operators, sources, "/stats/sources"],
+        "queue": [*frame, operators, "/contacts/?order=queue&limit=100"],
+        "contacts": [*frame, operators, sources, "/contacts/?limit=50"],
+    }
+
+
+@contextmanager
+def open_pages(service: Service, number: int) -> Iterator[None]:
+    """Meanwhile so many pages poll, on all views alike."""
+    stopped, views = threading.Event(), list(polls().values())
+
+    def poll(page: int) -> None:
+        connection = service.connect()
+        stopped.wait(2 * page / number)
+        while not stopped.is_set():
+            begin = time.monotonic()
+            for path in views[page % len(views)]:
+                connection.request("GET", path, headers={"Cache-Control": "max-age=2"})
+                connection.getresponse().read()
+            stopped.wait(begin + 2 - time.monotonic())
+        connection.close()
+
+    threads = [threading.Thread(target=poll, args=(page,)) for page in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def time_polls(service: Service) -> None:
+    """Of one page alone, whose answers nobody shares."""
+    print(f"\n{'poll of the page':<60} {'median ms':>10} {'worst ms':>10}")
+    for view, paths in polls().items():
+        times = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            for path in paths:
+                service.call("GET", path)
+            times.append((time.perf_counter() - begin) * 1000)
+        print(f"{view:<60} {statistics.median(times):>10.1f} {max(times):>10.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=15, help="of load for each figure (default 15)")
@@ -179,10 +237,13 @@ def bench(url: str, seconds: int, history: int, bare_result: Result, workers: in
     empty = measure("registration", url, seconds, bare_result, workers)
     keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
     print(f"rate with keys / without: {keys.rate / empty.rate:.2f}")
+    pages = measure("registration, 50 open pages", url, seconds, bare_result, workers, pages=50)
+    print(f"rate with 50 open pages / without: {pages.rate / empty.rate:.2f}")
     add_history(url, history)
     full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")
     with serving(url, workers=workers) as service:
+        time_polls(service)
         time_calls(service, history // 2)
 
 
@@ -196,7 +257,9 @@ def bench_postgres(server: Server, seconds: int, history: int, bare_result: Resu
     bench(server.create_database(over_socket=True), seconds, history, bare_result, 2)
 
 
-def measure(label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False) -> Result:
+def measure(
+    label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False, pages: int = 0
+) -> Result:
     environment = {"CRM_ADMIN_KEY": "the key of the benchmark", "CRM_RATE_LIMIT": "1000000"} if with_keys else {}
     with serving(url, workers=workers, **environment) as service:
         service.headers = {"X-API-Key": environment.get("CRM_ADMIN_KEY", "")}
@@ -204,7 +267,7 @@ def measure(label: str, url: str, seconds: int, bare_result: Result, workers: in
             add_team(service.call)
         bodies = [{"role": "source", "source_id": number, "name": "bot"} for number in range(1, SOURCES + 1)]
         keys = [service.call("POST", "/keys/", body)["key"] for body in bodies] if with_keys else []
-        with closing_contacts(url):
+        with closing_contacts(url), open_pages(service, pages):
             wrk(service.port, 2, keys)
             result = wrk(service.port, seconds, keys)
         report(label, result, bare_result, service)

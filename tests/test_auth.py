@@ -93,6 +93,7 @@ TABLE = """
     GET /leads/1/contacts               403 403 200 404 403 200
     PATCH /leads/1                      403 403 403 403 403 422
     GET /stats/                         403 403 403 403 403 200
+    GET /stats/timeline                 403 403 403 403 403 200
     GET /stats/operators                403 403 403 403 403 200
     GET /stats/sources                  403 403 403 403 403 200
     GET /stats/sources/1                403 403 403 403 403 200
@@ -126,6 +127,15 @@ def test_each_route_answers_each_caller_as_the_table_says(team: Team, row: list[
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "APIKey"), key
     callers = [team.shop, team.help, team.anna, team.boris, team.admin.make("metrics"), team.admin]
     assert [caller.answer(method, path, body).status_code for caller in callers] == [int(code) for code in expected]
+
+
+def test_a_shared_answer_is_for_admins_only(team: Team) -> None:
+    client = team.admin.client
+    client.headers["Cache-Control"] = "max-age=1000"
+    callers = (team.admin, team.admin.at("wrong"), team.shop, team.anna, team.admin)
+    assert [caller.answer("GET", "/stats/").status_code for caller in callers] == [200, 401, 403, 403, 200]
+    callers = (team.admin, team.boris, team.anna)
+    assert [caller.answer("GET", "/operators/1/stats").status_code for caller in callers] == [200, 404, 200]
 
 
 def test_health_the_schema_and_the_docs_need_no_key(team: Team) -> None:

@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -96,3 +97,22 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(grown: Api, databas
             if "advisory" not in statement:
                 bad += [(path, statement, step) for step in bad_steps(database, statement, parameters)]
     assert bad == []
+
+
+@pytest.mark.parametrize("call", ["timeline?minutes=60", "sources?since={day}", "operators?since={day}&until={now}"])
+def test_what_came_lately_is_read_in_an_index_by_time(grown: Api, database: str, call: str) -> None:
+    now = datetime.now(UTC)
+    path = "/stats/" + call.format(day=f"{now - timedelta(days=1):%FT%TZ}", now=f"{now:%FT%TZ}")
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    explain = "EXPLAIN QUERY PLAN " if database.startswith("sqlite") else "EXPLAIN "
+    with statements() as sent:
+        grown.get(path)
+    with engine.connect() as connection:
+        plans = [
+            " ".join(str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters))
+            for statement, parameters in sent
+            if re.search(r"count\(\*\).*\bcreated_at >=", statement, re.DOTALL) and "IN ('new'" not in statement
+        ]
+    engine.dispose()
+    assert [plan for plan in plans if "ix_contact_created_at" not in plan] == []
+    assert plans

@@ -1,11 +1,15 @@
 """Statistics over the API: design.md, "Statistics"."""
 
-from datetime import datetime
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
 
 from tests.conftest import Api
+from tests.postgres import sql
 
 NOTHING = {"pending": 0, "new": 0, "in_progress": 0, "closed": 0}
 
@@ -153,3 +157,81 @@ def test_since_and_until_are_half_open_on_creation_and_leave_the_present_alone(a
     rows = api.get(f"/stats/sources?until={quote(first['created_at'])}")
     assert [(row["total_contacts"], row["pending"]) for row in rows] == [(0, 0), (0, 1)]
     assert api.get(f"/stats/sources/{nobody}?since={until}")["unassigned_share"] == 1
+
+
+def age(database: str, contact_id: int, days: float) -> None:
+    """Makes it that old; past the API, which knows no such thing."""
+    at = datetime.now(UTC) - timedelta(days=days)
+    text = f"{at:%Y-%m-%d %H:%M:%S.%f}" + ("+00" if database.startswith("postgresql") else "")
+    sql(database, f"UPDATE contact SET created_at = '{text}' WHERE id = {contact_id}")
+
+
+def test_a_period_of_any_length_counts_the_same(api: Api, database: str) -> None:
+    """Short ones are read in another index than long ones, and than those without an end."""
+    source_id = api.source(weights={api.operator(max_load=100): 1})
+    ages = [0, 1, 20, 30, 32, 40, 400]
+    for number, days in enumerate(ages):
+        age(database, api.contact(source_id, f"tg:{number}")["id"], days)
+    now = datetime.now(UTC)
+    for since in (0.5, 10, 30.5, 31.5, 35, 100, 500):
+        for until in (None, 0.2, 5, 31, 33):
+            period = [("since", now - timedelta(days=since))]
+            period += [("until", now - timedelta(days=until))] if until is not None else []
+            query = "&".join(f"{name}={quote(moment.isoformat())}" for name, moment in period)
+            wanted = sum((until or -1) < days <= since for days in ages)
+            assert api.get(f"/stats/?{query}")["contacts"] == wanted, query
+            assert api.get(f"/stats/sources?{query}")[0]["total_contacts"] == wanted, query
+
+
+def test_the_timeline_counts_each_minute_up_to_this_one(api: Api, database: str) -> None:
+    source_id = api.source()
+    for number, minutes in enumerate([0, 0, 1, 5, 59.99, 61, 2000]):
+        age(database, api.contact(source_id, f"tg:{number}")["id"], minutes / 1440)
+    timeline = api.get("/stats/timeline")
+    at = [datetime.fromisoformat(row["minute"]) for row in timeline]
+    assert len(timeline) == 60
+    assert {(later - earlier).total_seconds() for earlier, later in pairwise(at)} == {60}
+    assert (at[-1].second, at[-1].microsecond, at[-1].utcoffset()) == (0, 0, timedelta(0))
+    assert timedelta(0) <= datetime.now(UTC) - at[-1] < timedelta(seconds=120)
+    created = [datetime.fromisoformat(row["created_at"]) for row in api.get("/contacts/")]
+    for row, begin in zip(timeline, at, strict=True):
+        assert row["contacts"] == sum(begin <= moment < begin + timedelta(minutes=1) for moment in created)
+    assert sum(row["contacts"] for row in api.get("/stats/timeline?minutes=1440")) == 6
+    assert len(api.get("/stats/timeline?minutes=1")) == 1
+    for minutes in ("0", "1441", "x"):
+        assert api.get(f"/stats/timeline?minutes={minutes}", expect=422)["detail"][0]["loc"] == ["query", "minutes"]
+
+
+def test_who_takes_an_older_answer_shares_it_and_all_others_get_a_fresh_one(api: Api) -> None:
+    source_id = api.source()
+
+    def contacts(header: str | None, query: str = "") -> int:
+        headers = {"Cache-Control": header} if header else {}
+        return int(api.client.get(f"/stats/{query}", headers=headers).json()["contacts"])
+
+    assert contacts("max-age=1000") == 0
+    api.contact(source_id, "tg:1")
+    assert contacts("max-age=1000") == 0
+    assert contacts("max-age=1000", "?since=2020-01-01T00:00:00Z") == 1  # another question
+    assert contacts(None) == contacts("no-cache") == contacts("max-age=x") == contacts("max-age=99999") == 1
+    assert contacts("max-age=1000") == 0
+    assert contacts("max-age=0") == 1
+    assert contacts("max-age=1000") == 1
+    time.sleep(1.1)
+    api.contact(source_id, "tg:2")
+    assert contacts("max-age=1") == 2
+    assert api.client.get("/stats/?x=1", headers={"Cache-Control": "max-age=9"}).status_code == 422
+
+
+def test_many_who_share_at_once_are_all_answered(api: Api) -> None:
+    api.contact(api.source(), "tg:1")
+
+    def ask(number: int) -> int:
+        headers = {"Cache-Control": "max-age=2"}
+        path = f"/stats/timeline?minutes={number % 150 + 1}"  # more questions than are kept
+        return int(api.client.get(path, headers=headers).json()[-1]["contacts"])
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(600)))
+    assert len(answers) == 600
+    assert set(answers) <= {0, 1}  # 0 once a minute is over
