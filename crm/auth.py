@@ -12,7 +12,7 @@ import time
 from asyncio import Task, create_task
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.concurrency import run_in_threadpool
@@ -146,6 +146,8 @@ class Authentication(APIKeyHeader):
         callers: Callers = request.app.state.callers
         if callers.is_open:
             return _local_caller(request)
+        if "caller" in request.scope:  # asked for before, by a route that shares its answers
+            return cast(Caller, request.scope["caller"])
         key = request.headers.get(self.model.name)
         if not key:
             raise Unauthorized("send a key in the header X-API-Key")
@@ -154,6 +156,7 @@ class Authentication(APIKeyHeader):
         callers.take(digest)
         if caller.role not in ("admin", OPEN_TO.get(route)):
             raise Forbidden(f"a key of the role {caller.role} can't do this")
+        request.scope["caller"] = caller
         return caller
 
 

@@ -32,13 +32,16 @@ by the operator's weight for that source, and never past the operator's load lim
 
 To try it here, execute in this order: *Add an operator*, *Add a source*, *Add an operator to a source*,
 *Register a contact*. Each example works as it stands.
+
+An admin's GET of contacts, sources or statistics with the header `Cache-Control: max-age=2` may get an answer that is
+that many seconds old; without it, it is always of now.
 """
 TAGS = [
     {"name": "Operators", "description": "Who handles contacts, and how many at once."},
     {"name": "Sources", "description": "The bots, and the weight of each operator at each."},
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
-    {"name": "Statistics", "description": "Counted from the rows, never cached."},
+    {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Service", "description": "Is it up, and what does it do?"},
 ]
@@ -92,7 +95,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
 
     app.mount("/static", StaticFiles(directory=STATIC))
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 

@@ -1,4 +1,4 @@
-"""Answers that callers share, so that many open pages that poll cost as much as one."""
+"""Answers that callers share, so that many open pages that poll cost about as much as one."""
 
 import asyncio
 import re
@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 
 from crm.auth import authenticate
 
-KEPT = 100  # answers of each route
-NOTHING = float("-inf"), Response()
+OLDEST = 99  # seconds
+LARGEST = 256 * 1024  # bytes
 
 
 class Shared(APIRoute):
@@ -22,22 +22,28 @@ class Shared(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        read, kept, turn = super().get_route_handler(), dict[str, tuple[float, Response]](), asyncio.Lock()
+        read, kept = super().get_route_handler(), dict[str, tuple[float, asyncio.Future[Response]]]()
         if self.methods != {"GET"}:
             return read
 
         async def share(request: Request) -> Response:
-            max_age = re.search(r"max-age=(\d{1,4})\b", request.headers.get("cache-control", ""))
+            max_age = re.search(r"max-age=(\d{1,2})\b", request.headers.get("cache-control", ""))
             if max_age is None or (await authenticate(request)).role != "admin":
                 return await read(request)
-            url = str(request.url)
-            async with turn:
-                begin, (read_at, answer) = time.monotonic(), kept.pop(url, NOTHING)
-                if begin - read_at > int(max_age[1]):
-                    read_at, answer = begin, await read(request)
-                kept[url] = read_at, answer
-                if len(kept) > KEPT:
-                    del kept[next(iter(kept))]  # asked for longest ago
-            return answer
+            url, now = str(request.url), time.monotonic()
+            if url in kept and now - kept[url][0] <= int(max_age[1]):
+                return await asyncio.shield(kept[url][1])  # who hangs up leaves it to the others
+            for old in [old for old, (begin, _) in kept.items() if now - begin > OLDEST]:
+                del kept[old]
+            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            kept[url] = now, answer
+            try:
+                answer.set_result(await read(request))
+            except BaseException as error:  # for those who wait with us too, but for nobody later
+                kept.pop(url, None)
+                answer.set_exception(error)
+            if answer.exception() is None and len(answer.result().body) > LARGEST:
+                kept.pop(url, None)
+            return answer.result()
 
         return share

@@ -36,9 +36,9 @@ def test_it_fills_an_empty_service_and_shows_life(service: Service) -> None:
     assert {row["name"] for row in service.call("GET", "/operators/")} == set(LIMITS)
     sources = {row["bot_id"]: row for row in service.call("GET", "/sources/")}
     assert {bot_id: row["name"] for bot_id, row in sources.items()} == {bot: name for bot, (name, _) in SOURCES.items()}
-    assert {entry["operator_name"]: entry["weight"] for entry in sources["tg_shop"]["operators"]} == SOURCES["tg_shop"][
-        1
-    ]
+    assert {entry["operator_name"]: entry["weight"] for entry in sources["demo_telegram"]["operators"]} == SOURCES[
+        "demo_telegram"
+    ][1]
     stats = service.call("GET", "/stats/")
     assert stats["contacts"] == 300
     assert stats["leads"] < 250  # others came back
@@ -52,15 +52,42 @@ def test_it_fills_an_empty_service_and_shows_life(service: Service) -> None:
     assert not any(row["identity_note"] for row in service.call("GET", "/contacts/?limit=1000"))
 
 
-def test_it_refuses_a_service_that_has_data_unless_told_to(service: Service) -> None:
-    service.call("POST", "/operators/", {"name": "Zoe"})
+def test_it_refuses_a_service_that_has_data_unless_told_to_and_leaves_that_alone(service: Service) -> None:
+    service.call("POST", "/operators/", {"name": "Anna", "max_load": 100})
+    service.call("POST", "/sources/", {"name": "Real"})
+    service.call("POST", "/sources/1/operators", {"operator_id": 1})
+    for number in range(30):
+        service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": f"tg:{number}"})
     assert "has data already" in demo(service, "--contacts", "1", expect=1)
-    assert service.call("GET", "/sources/") == []
+    assert len(service.call("GET", "/sources/")) == 1
     for _ in range(2):
-        demo(service, "--contacts", "3", "--add")
+        demo(service, "--contacts", "60", "--add")
     assert len(service.call("GET", "/operators/")) == 1 + len(LIMITS)
-    assert len(service.call("GET", "/sources/")) == len(SOURCES)
-    assert service.call("GET", "/stats/")["contacts"] == 6
+    assert len(service.call("GET", "/sources/")) == 1 + len(SOURCES)
+    assert service.call("GET", "/stats/")["contacts"] == 150
+    real = service.call("GET", "/operators/1/stats")
+    assert (real["is_active"], real["by_status"]["new"]) == (True, 30)
+
+
+def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service: Service) -> None:
+    command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "100"]
+    process = subprocess.Popen([*command, "--contacts", "150"], stdout=subprocess.DEVNULL)
+    wait_for(service, 20)
+    service.stop()
+    time.sleep(0.5)
+    service.processes[0] = service._start(service.port)
+    while process.poll() is None:
+        for contact in service.call("GET", "/contacts/?status=in_progress") if service._answers(0) else []:
+            service.request("PATCH", f"/contacts/{contact['id']}/status", {"status": "closed"})
+    assert process.wait(30) == 0
+    assert service.call("GET", "/stats/")["contacts"] == 150
+
+
+def wait_for(service: Service, contacts: int) -> None:
+    deadline = time.monotonic() + 30
+    while service.call("GET", "/stats/")["contacts"] < contacts:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_it_brings_the_key_and_says_in_one_line_when_it_cannot_go_on(path: Path) -> None:
@@ -69,7 +96,7 @@ def test_it_brings_the_key_and_says_in_one_line_when_it_cannot_go_on(path: Path)
         assert (
             demo(service, "--contacts", "1", expect=1)
             .splitlines()[-1]
-            .startswith("Error: GET /operators/?limit=1000: 401")
+            .startswith("Error: GET /sources/?limit=1000: 401")
         )
         assert "401" in demo(service, "--key", "wrong", "--contacts", "1", expect=1)
     result = CliRunner().invoke(cli, ["demo", "--url", f"http://127.0.0.1:{free_port()}"])
@@ -80,10 +107,7 @@ def test_it_brings_the_key_and_says_in_one_line_when_it_cannot_go_on(path: Path)
 def test_it_goes_on_until_it_is_stopped(service: Service) -> None:
     command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "50"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while service.call("GET", "/stats/")["contacts"] < 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(service, 10)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -17,6 +17,7 @@ from tests.service import Service, serving
 VIEWS = ("operators", "sources", "queue", "contacts", "leads", "test")
 LONG = "<script>alert(1)</script><img src=x onerror=alert(2)>" + "W" * 40
 ADMIN = "the-admin's-own-key"
+expect.set_options(timeout=10_000)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_totals_and_the_last_hour_are_those_of_the_api_and_follow_it(service: Se
     expect(cells).to_contain_text("Contacts today3 ")
     expect(cells).to_contain_text("Load100% 2 of 2")
     expect(cells).to_contain_text("Waiting1")
-    expect(cells).to_contain_text("Without operator today33.3%")
+    expect(cells).to_contain_text("Of today's without operator33.3%")
     expect(cells).to_contain_text("3 in all")
     expect(page.get_by_role("img")).to_have_accessible_name(
         re.compile("Contacts per minute in the last hour: at most [23]")
@@ -206,14 +207,13 @@ def test_shares_stand_beside_the_weights_and_are_marked_where_limits_bend_them(s
 
 
 def test_shares_that_follow_the_weights_have_no_mark(service: Service, tab: Tab) -> None:
-    team(service, Anna=1000, Boris=1000)
+    team(service, Anna=1000, Boris=1000)  # by weight 25 % and 75 %
     for number in range(40):
-        write(service, f"tg:{number}")
+        contact = write(service, f"tg:{number}")
+        service.request("POST", f"/contacts/{contact['id']}/assign", {"operator_id": 1 if number % 5 == 0 else 2})
     page = tab.go("sources")
-    expect(page.locator(".share")).to_have_count(2)
-    shares = service.call("GET", "/stats/sources")[0]["operators"]
-    if abs(shares[0]["actual_share"] - 0.25) <= 3 * (0.25 * 0.75 / 40) ** 0.5:  # but for once in 370 runs
-        expect(page.locator(".mark")).to_have_count(0)
+    expect(page.locator(".share")).to_contain_text(["25%20%", "75%80%"])
+    expect(page.locator(".mark")).to_have_count(0)
 
 
 def test_the_queue_is_in_order_and_is_assigned_by_hand(service: Service, tab: Tab) -> None:
@@ -227,7 +227,7 @@ def test_the_queue_is_in_order_and_is_assigned_by_hand(service: Service, tab: Ta
     expect(items).to_have_count(3)
     expect(items.nth(0)).to_contain_text(re.compile(r"1\. \d+ s.*№ 5 · Urgent.*priority 7"))
     assert re.findall(r"№ (\d)", " ".join(items.all_text_contents())) == ["5", "3", "4"]
-    items.nth(1).get_by_label("To").select_option(label="Vera (0 of 1)")
+    items.nth(1).get_by_role("combobox", name="To").select_option(label="Vera (0 of 1)")
     items.nth(1).get_by_role("button", name="Assign").click()
     expect(page.get_by_role("alert")).to_contain_text("Vera has it now.")
     assert service.call("GET", "/contacts/3")["operator"]["name"] == "Vera"
@@ -235,10 +235,10 @@ def test_the_queue_is_in_order_and_is_assigned_by_hand(service: Service, tab: Ta
     items.nth(0).get_by_role("button", name="To anyone").click()
     expect(page.get_by_role("alert")).to_contain_text("no other operator of source 1 can take contact 5 now")
     asked = answer(page, accept=True)
-    items.nth(0).get_by_label("To").select_option(label="Anna (1 of 1)")
+    items.nth(0).get_by_role("combobox", name="To").select_option(label="Anna (1 of 1)")
     items.nth(0).get_by_role("button", name="Assign").click()
     expect(page.get_by_role("alert")).to_contain_text("Anna has it now.")
-    assert asked == ["operator 1 is full: 1 of 1. Assign all the same?"]
+    assert asked == ["Anna is full: 1 of 1. Assign all the same?"]
     assert service.call("GET", "/contacts/5")["history"][-1]["reason"] == "forced"
     expect(items).to_have_count(1)
     service.call("PATCH", "/operators/2", {"max_load": 5})
@@ -279,14 +279,14 @@ def test_contacts_are_filtered_opened_explained_started_closed_and_reassigned(se
     expect(dialog).to_contain_text("in progress")
     assert service.call("GET", "/contacts/2")["status"] == "in_progress"
     service.call("PATCH", "/operators/2", {"max_load": 2})
-    dialog.get_by_role("button", name="To anyone else").click()
+    dialog.get_by_text("To anyone else").click()
     expect(dialog.locator("li").nth(1)).to_contain_text(
         "Assigned by hand: Anna had it before; Boris was drawn with 100%, at 1 of 2."
     )
-    dialog.get_by_label("To").select_option(label="Anna (0 of 10)")
+    dialog.get_by_role("combobox", name="To").select_option(label="Anna (0 of 10)")
     dialog.get_by_role("button", name="Assign").click()
-    expect(dialog.locator("li").nth(2)).to_contain_text("Assigned by hand: Anna got it by hand, at 0 of 10.")
-    dialog.get_by_role("button", name="Close", exact=True).click()
+    expect(dialog.locator("li").nth(2)).to_contain_text("Assigned by hand: Anna got it, at 0 of 10.")
+    dialog.get_by_role("button", name="Close: № 2").click()
     expect(dialog).to_contain_text("closed")
     expect(dialog.get_by_role("button", name="Start")).to_have_count(0)
     assert service.call("GET", "/contacts/2")["status"] == "closed"
@@ -321,7 +321,7 @@ def test_a_lead_is_found_with_its_contacts_of_all_sources(service: Service, tab:
     items.get_by_role("button", name="Жанна").click()
     dialog = page.get_by_role("dialog", name="Жанна")
     expect(dialog.locator("li")).to_contain_text(["WhatsApp", "Shop"])
-    dialog.get_by_role("button", name="№ 2").click()
+    dialog.get_by_role("button", name="№ 2 ·").click()
     expect(page.get_by_role("dialog", name="Contact 2")).to_contain_text("Hello?")
     page.keyboard.press("Escape")
     page.get_by_role("searchbox").fill("nobody")
@@ -393,7 +393,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, path: Path) -
 
         def enter(key: str) -> None:
             page.get_by_label("Key").fill(key)
-            page.get_by_role("button", name="Show the page").click()
+            page.get_by_role("button", name="Enter").click()
 
         expect(page.get_by_role("heading", name="This service asks for a key")).to_be_visible()
         expect(page.locator(".totals")).to_have_count(0)
@@ -405,8 +405,12 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, path: Path) -
         expect(row(page, "Anna")).to_contain_text("1 of 5")
         page.reload()
         expect(row(page, "Anna")).to_contain_text("1 of 5")
+        page.get_by_role("link", name="Leads").click()
+        expect(page.locator("main li")).to_have_count(2)
         page.get_by_role("button", name="Forget key").click()
         enter(keys["operator"])
+        expect(page.locator("main li")).to_have_count(1)
+        page.get_by_role("link", name="My desk").click()
         expect(page.get_by_role("heading", name="My desk")).to_be_visible()
         expect(page.locator("#page")).to_contain_text("1 of 5")
         expect(page.locator("#page")).not_to_contain_text("Boris")
@@ -414,11 +418,11 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, path: Path) -
         expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["My desk", "Contacts", "Leads"])
         page.locator("main").get_by_role("button", name="Start").click()
         expect(page.locator("main li")).to_contain_text("in progress")
-        page.get_by_role("button", name="№ 1").click()
+        page.get_by_role("button", name="№ 1 ·").click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("Anna")
         expect(dialog.get_by_role("button", name="Assign")).to_have_count(0)
-        dialog.get_by_role("button", name="Close", exact=True).click()
+        dialog.get_by_role("button", name="Close: № 1").click()
         expect(dialog).to_contain_text("closed")
         page.keyboard.press("Escape")
         page.get_by_role("switch").click()
@@ -478,6 +482,146 @@ def test_a_poll_leaves_the_focus_and_half_typed_text_where_they_are(service: Ser
     expect(row(page, "Boris").get_by_role("button", name="Set")).to_be_focused()
     page.keyboard.press("Enter")
     expect(row(page, "Boris")).to_contain_text("of 77")
+
+
+def test_doing_it_twice_does_it_once(service: Service, tab: Tab) -> None:
+    team(service, Anna=5)
+    write(service)
+    page = tab.go("operators")
+    form = page.locator("main form").first
+    form.get_by_label("Name").fill("Boris")
+    form.get_by_role("button", name="Add operator").dblclick()
+    expect(row(page, "Boris")).to_be_visible()
+    assert len(service.call("GET", "/operators/")) == 2
+    tab.go("contacts")
+    start = page.get_by_role("button", name="Start: № 1")
+    start.focus()
+    page.keyboard.press("Enter")
+    expect(start).to_have_count(0)
+    page.keyboard.press("Enter")  # there is a Close now where Start was
+    page.wait_for_timeout(500)
+    assert service.call("GET", "/contacts/1")["status"] == "in_progress"
+
+
+def test_an_open_window_keeps_nothing_of_the_one_before(service: Service, tab: Tab) -> None:
+    team(service, Anna=5, Boris=5)
+    write(service, "tg:1"), write(service, "tg:2")
+    page = tab.go("contacts")
+    page.get_by_role("button", name="№ 1 ·").click()
+    page.get_by_role("dialog").get_by_role("combobox").select_option(index=2)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="№ 2 ·").click()
+    dialog = page.get_by_role("dialog", name="Contact 2")
+    expect(dialog.get_by_role("combobox")).to_have_value("")
+    dialog.get_by_role("button", name="Start: № 2").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Started")
+    dialog.get_by_role("button", name="tg:2", exact=True).click()
+    expect(page.get_by_role("dialog", name="tg:2")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_an_assignment_that_comes_too_late_takes_it_from_nobody(service: Service, tab: Tab) -> None:
+    team(service, Anna=0, Boris=0)
+    write(service)
+    page = tab.go("queue")
+    expect(page.locator("main li")).to_have_count(1)
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")  # it stands still
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    service.call("PATCH", "/operators/1", {"max_load": 1})
+    service.call("PATCH", "/operators/2", {"max_load": 1})
+    holder = service.call("GET", "/contacts/1")["operator"]["name"]
+    page.get_by_role("button", name="To anyone: № 1").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"Meanwhile {holder} has it.")
+    assert len(service.call("GET", "/contacts/1")["history"]) == 2
+
+
+def test_a_weight_may_have_a_comma_and_nothing_else_odd(service: Service, tab: Tab) -> None:
+    team(service, Anna=5, Boris=5)
+    page = tab.go("sources")
+    page.get_by_role("button", name="Edit weights").click()
+    weight = page.get_by_label("Weight of Anna")
+    weight.fill("")
+    weight.press_sequentially("4,5")
+    expect(page.locator("output")).to_have_text(["60%", "40%"])
+    page.get_by_role("button", name="Save weights").click()
+    expect(page.locator("output")).to_have_count(0)
+    assert service.call("GET", "/sources/1")["operators"][0]["weight"] == 4.5
+    page.get_by_role("button", name="Edit weights").click()
+    weight.fill("-1")
+    page.get_by_role("button", name="Save weights").click()
+    page.wait_for_timeout(300)
+    expect(page.locator("output")).to_have_count(2)
+    assert service.call("GET", "/sources/1")["operators"][0]["weight"] == 4.5
+
+
+def test_the_list_stands_still_under_the_pointer(service: Service, tab: Tab) -> None:
+    team(service, Anna=50)
+    write(service, "tg:1")
+    page = tab.go("contacts")
+    page.locator("main li").first.hover()
+    write(service, "tg:2")
+    expect(page.locator("main")).to_contain_text("new meanwhile: 1")
+    expect(page.locator("main li")).to_contain_text(["№ 1"])
+    page.mouse.move(0, 0)
+    expect(page.locator("main li")).to_contain_text(["№ 2", "№ 1"])
+
+
+@pytest.mark.parametrize("spelled", ["8 (999) 123-45-67", "+7 999 123 45 67", "123456"])
+def test_a_lead_is_found_by_its_phone_however_it_is_written(service: Service, tab: Tab, spelled: str) -> None:
+    team(service, Anna=5)
+    write(service, "tg:1", lead_phone="89991234567", lead_name="Ivan")
+    write(service, "tg:2", lead_name="Other")
+    page = tab.go("leads")
+    expect(page.locator("main li")).to_have_count(2)  # all, until something is searched
+    page.get_by_role("searchbox").fill(spelled)
+    page.keyboard.press("Enter")
+    expect(page.locator("main li")).to_contain_text(["Ivan"])
+
+
+def test_what_the_service_says_is_said_in_russian_too(browser: Browser, service: Service) -> None:
+    team(service, Anna=1)
+    write(service)
+    write(service, "tg:2")
+    tab = Tab(browser, f"http://127.0.0.1:{service.port}", locale="ru-RU")
+    tab.expected = ("409", "422")
+    page = tab.go("queue")
+    asked = answer(page, accept=False)
+    page.get_by_role("combobox", name="Кому").select_option(index=1)
+    page.get_by_role("button", name="Назначить").click()
+    wait_for(lambda: bool(page.wait_for_timeout(50)) or asked != [])
+    assert asked == ["Anna: нет места, 1 из 1. Всё равно назначить?"]
+    expect(page.get_by_role("alert")).to_be_empty()
+    page.get_by_role("button", name="Любому").click()
+    expect(page.get_by_role("alert")).to_contain_text("никто другой сейчас не может взять обращение 2")
+    page.goto(f"{tab.base}/#test")
+    page.get_by_label("Id в мессенджере").fill("")
+    page.get_by_label("Телефон").fill("позвони мне")
+    page.get_by_role("button", name="Отправить").click()
+    expect(page.get_by_role("alert")).to_contain_text("id не указано; телефон не похоже на номер; почта не указано")
+    page.get_by_label("Почта").fill("a@example.com")
+    page.get_by_role("button", name="Отправить").click()
+    expect(page.get_by_role("alert")).to_contain_text(
+        "Обращение 3 ждёт: ни у кого нет места. телефон 'позвони мне' не похоже"
+    )
+    tab.check()
+
+
+def test_an_answer_of_somebody_else_is_said_and_the_page_goes_on(service: Service, tab: Tab) -> None:
+    """Such as the login page of a proxy."""
+    team(service, Anna=1)
+    page = tab.go()
+    expect(row(page, "Anna")).to_be_visible()
+    page.route("**/stats/**", lambda route: route.fulfill(status=200, body="<html>Log in</html>"))
+    expect(page.get_by_role("status")).to_contain_text("no answer of this service")
+    page.unroute("**/stats/**")
+    expect(page.get_by_role("status")).to_contain_text("The service is back.")
+    tab.expected = ("429",)
+    page.route("**/stats/**", lambda route: route.fulfill(status=429, body='{"detail": "wait"}'))
+    expect(page.get_by_role("alert")).to_contain_text("wait")
+    page.unroute("**/stats/**")
+    service.call("POST", "/operators/", {"name": "Boris"})
+    expect(row(page, "Boris")).to_be_visible()
 
 
 def fill_with_ugly_data(service: Service) -> None:
@@ -547,7 +691,7 @@ def test_the_first_look_costs_six_requests_and_less_than_100_kb(service: Service
     tab.page.on("response", lambda response: sizes.append(len(response.body())))
     page = tab.go()
     expect(row(page, "Anna")).to_be_visible()
-    assert (len(tab.requests) <= 6, len(sizes) <= 6) == (True, True), tab.requests
+    assert len(sizes) == len(tab.requests) <= 6, tab.requests
     assert sum(sizes) < 100_000
 
 
@@ -579,7 +723,7 @@ def test_swagger_works_offline_with_a_key_and_behind_a_prefix(browser: Browser, 
         assert service.call("GET", "/contacts/1")["source"]["bot_id"] == "shop_bot"
         page.goto(f"{tab.base}/")
         page.get_by_label("Key").fill(ADMIN)
-        page.get_by_role("button", name="Show the page").click()
+        page.get_by_role("button", name="Enter").click()
         expect(row(page, "Anna")).to_contain_text("1 of 1")
         tab.check()
 
