@@ -172,6 +172,7 @@ def polls() -> dict[str, list[str]]:
 def open_pages(service: Service, number: int) -> Iterator[None]:
     """Meanwhile so many pages poll, on all views alike."""
     stopped, views = threading.Event(), list(polls().values())
+    refused: list[str] = []
 
     def poll(page: int) -> None:
         connection = service.connect()
@@ -180,7 +181,9 @@ def open_pages(service: Service, number: int) -> Iterator[None]:
             begin = time.monotonic()
             for path in views[page % len(views)]:
                 connection.request("GET", path, headers={"Cache-Control": "max-age=2"})
-                connection.getresponse().read()
+                answer = connection.getresponse()
+                answer.read()
+                refused.extend([path] * (answer.status != 200))
             stopped.wait(begin + 2 - time.monotonic())
         connection.close()
 
@@ -193,6 +196,8 @@ def open_pages(service: Service, number: int) -> Iterator[None]:
         stopped.set()
         for thread in threads:
             thread.join()
+        if refused:
+            print(f"{len(refused)} polls were refused, such as {refused[0]}")
 
 
 def time_polls(service: Service) -> None:
@@ -235,10 +240,10 @@ def main() -> None:
 def bench(url: str, seconds: int, history: int, bare_result: Result, workers: int = 1) -> None:
     """Without and with history, and the calls that read."""
     empty = measure("registration", url, seconds, bare_result, workers)
-    keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
-    print(f"rate with keys / without: {keys.rate / empty.rate:.2f}")
     pages = measure("registration, 50 open pages", url, seconds, bare_result, workers, pages=50)
     print(f"rate with 50 open pages / without: {pages.rate / empty.rate:.2f}")
+    keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
+    print(f"rate with keys / without: {keys.rate / empty.rate:.2f}")
     add_history(url, history)
     full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")

@@ -3,7 +3,6 @@
 // Whatever comes from the API becomes a text node or an attribute, never HTML.
 
 // --- texts: English is the key; RU and EN are at the end of this file -------------------------------------------------
-
 let lang = localStorage.getItem("crm-language");
 if (lang !== "en" && lang !== "ru") lang = navigator.language.startsWith("ru") ? "ru" : "en";
 const t = (text, ...values) =>
@@ -26,9 +25,7 @@ function duration(seconds) {
 
 const EVENTS = ["onclick", "onsubmit", "onchange", "oninput"];
 const SVG = new Set(["svg", "rect", "polyline", "polygon"]);
-
 const present = (children) => [children].flat(9).filter((child) => child != null && child !== false);
-
 function h(tag, properties, ...children) {
   const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(properties ?? {})) {
@@ -198,7 +195,6 @@ async function readFrame(age) {
 }
 
 const OPENED = { contact: (id) => `contacts/${id}`, lead: (id) => `leads/${id}`, candidates: (id) => `sources/${id}/candidates` };
-
 let timer, turn = 0;
 /** Reads what is shown and shows it; then again in two seconds, while somebody can see it. */
 async function poll(age) {
@@ -243,7 +239,6 @@ function refused(problem) {
 }
 
 const bad = (text) => ({ kind: "bad", text: said(text) });
-
 let busy = false;
 /** Does what a person asked for, but not twice at once; says how it went, and reads all afresh.
  *  text: what is said then, or makes it of the answer. done: is called before all is read. */
@@ -284,7 +279,6 @@ function open(kind, id, name) {
 // --- the frame -------------------------------------------------------------------------------------------------------
 
 const TITLES = { operators: "Operators", sources: "Sources", queue: "Queue", contacts: "Contacts", leads: "Leads", test: "Test", desk: "My desk" };
-
 function show() {
   document.documentElement.lang = lang;
   document.title = `${t(TITLES[view()])} – Mini-CRM`;
@@ -314,7 +308,6 @@ const messages = () => h("div", { class: "messages", "data-key": "messages" },
     !state.away && Date.now() - state.back < 8000 && h("p", { class: "notice good" }, t("The service is back."))),
   h("div", { role: "alert", class: state.notice ? `notice line ${state.notice.kind}` : "" }, state.notice && [
     h("span", { class: "wide" }, state.notice.text), button("Hide", () => { state.notice = null; show(); })]));
-
 function forget() {
   sessionStorage.removeItem("crm-key");
   location.reload(); // nothing of what one key saw is left for the next
@@ -326,7 +319,6 @@ const askForKey = () => h("main", null, h("form", { class: "card form", onsubmit
   location.reload();
 } }, h("h2", null, t("This service asks for a key")), h("p", null, t("It is kept for this tab only.")),
   field("Key", { name: "key", type: "password", required: true, pattern: "[ -~]+", autocomplete: "off", autofocus: true }), submit("Enter")));
-
 const body = () => [
   state.role === "admin" ? totals() : self(),
   h("nav", { "aria-label": t("Views") }, VIEWS[state.role].map((name) =>
@@ -334,7 +326,6 @@ const body = () => [
       name === "queue" && state.data.totals?.pending ? ` (${number(state.data.totals.pending)})` : ""))),
   h("main", { "data-key": view(), tabindex: -1 }, h("h2", null, t(TITLES[view()])), SHOWN[view()]()),
 ];
-
 function totals() {
   const { totals } = state.data;
   if (!totals) return h("p", null, t("Reading…"));
@@ -361,7 +352,6 @@ function chart() {
 
 const self = () => state.data.me && h("div", { class: "card line" }, h("bdi", { class: "name" }, state.data.me.name),
   h("div", { class: "wide" }, loadBar(state.data.me)), switchOf(state.data.me.id, state.data.me.is_active));
-
 const switchOf = (id, active) => h("button", { type: "button", role: "switch", "aria-checked": String(active), ...of("Active", nameOf(id)),
   onclick: () => act(() => call("PATCH", `operators/${id}`, { is_active: !active }), active ? "Switched off" : "Switched on") }, t("Active"));
 
@@ -374,7 +364,6 @@ const nameOf = (id) => state.data.operators?.find((row) => row.operator_id === i
 const leadName = (lead) => lead.name ?? lead.phones[0] ?? lead.emails[0] ?? lead.external_ids[0] ?? t("lead {0}", lead.id);
 const operatorOptions = () => (state.data.operators ?? []).map((row) =>
   [row.operator_id, `${row.operator_name} (${t("{0} of {1}", row.load, row.max_load)}${row.is_active ? "" : `, ${t("off")}`})`]);
-
 const SHOWN = {
   operators: () => [
     h("form", { class: "card line", onsubmit: onsubmit(
@@ -382,7 +371,6 @@ const SHOWN = {
       field("Name", { name: "name", required: true, maxlength: 100 }), field("Limit", limit(10)), submit("Add operator")),
     rows(state.data.operators ?? [], operatorRow, "No operators yet: add one here."),
   ],
-
   sources: () => [
     h("form", { class: "card line", onsubmit: onsubmit(
       ({ name, bot_id }) => call("POST", "sources/", { name, bot_id: bot_id || null }), "Source added") },
@@ -393,12 +381,10 @@ const SHOWN = {
     empty(state.data.shares ?? [], "No sources yet: add one here."),
     h("div", { class: "cards" }, (state.data.shares ?? []).map(sourceCard)),
   ],
-
   queue: () => rows(state.data.queue ?? [], (contact, position) => h("li", { "data-key": contact.id },
     h("span", { class: "fixed" }, `${position + 1}. `, h("strong", null, duration((now() - Date.parse(contact.created_at)) / 1000))),
     contactTitle(contact), assignment(contact)),
     "Nobody waits."),
-
   contacts: () => [
     h("div", { class: "card line" },
       filterBy("Status", "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)])),
@@ -409,7 +395,6 @@ const SHOWN = {
     state.data.contacts?.length === state.limit && state.limit < 1000
       && button("Show more", () => { state.limit = Math.min(1000, state.limit + 50); poll(); }),
   ],
-
   leads: () => [
     h("form", { class: "card line", role: "search", onsubmit: (event) => {
       event.preventDefault();
@@ -420,7 +405,6 @@ const SHOWN = {
         identifiers(lead)),
       h("span", null, t("contacts: {0}", number(lead.contacts_count)))]), "No lead found."),
   ],
-
   test: () => h("form", { class: "card form", onsubmit: onsubmit(sendTest, (contact) => [contact.operator
     ? t("Contact {0}: {1} got it.", contact.id, contact.operator.name) : t("Contact {0}: nobody has room, it waits.", contact.id),
     contact.identity_note && said(contact.identity_note)].filter(Boolean).join(" ")) },
@@ -429,7 +413,6 @@ const SHOWN = {
     field("E-mail", { name: "lead_email", maxlength: 255 }), field("Name", { name: "lead_name", maxlength: 255 }),
     field("Message", { name: "message", maxlength: 10000, rows: 3 }, "textarea"),
     field("Priority (0-9)", { name: "priority", type: "number", min: 0, max: 9, value: 0, required: true }), submit("Send")),
-
   desk: () => ["new", "in_progress"].map((status) =>
     [h("h3", null, t(status)), newest(status)]),
 };
@@ -457,7 +440,6 @@ const operatorRow = (row) => part("li", row.operator_id, row, () => [
       && act(() => call("POST", `operators/${row.operator_id}/release`),
         (answer) => t("Released: {0}. To others: {1}, back to the queue: {2}.", answer.released, answer.reassigned, answer.pending)),
     of("Release", row.operator_name)))]);
-
 function sourceCard(row) {
   const draft = state.drafts.get(row.source_id);
   const source = state.data.sources?.find((one) => one.id === row.source_id);
@@ -494,7 +476,6 @@ const share = (entry) => h("div", { class: "share" }, h("div", null, h("bdi", nu
     bar(entry.actual_share, "actual", t("Actual share of {0}", entry.operator_name), percent(entry.actual_share))),
   h("small", null, percent(entry.target_share), h("br"), h("strong", null, percent(entry.actual_share))),
   entry.mark && h("small", { class: `mark chip ${entry.kind}` }, entry.mark));
-
 function weightsForm(row, draft) {
   const valueOf = (text) => Number(text.replace(",", "."));
   const total = [...draft.values()].reduce((sum, text) => sum + (valueOf(text) || 0), 0);
@@ -543,22 +524,18 @@ const sendTest = ({ source_id, priority, ...texts }) => call("POST", "contacts/"
   ...Object.fromEntries(Object.entries(texts).filter(([, text]) => text !== "")),
   source_id: Number(source_id), priority: Number(priority), event_id: `page-${Date.now()}-${Math.random()}`,
 });
-
 const identifiers = (lead) => h("div", { class: "quiet" },
   h("bdi", null, [...lead.phones, ...lead.emails, ...lead.external_ids].join(", ")));
-
 const contactTitle = (contact) => h("div", { class: "wide" },
   h("button", { class: "link", type: "button", onclick: () => open("contact", contact.id) },
     `№ ${contact.id} · `, h("bdi", { class: "name" }, leadName(contact.lead))),
   contact.priority > 0 && [" ", chip(t("priority {0}", contact.priority), "warn")],
   h("div", { class: "quiet" }, h("bdi", null, contact.source.name), " · ", moment(contact.created_at)),
   contact.message && h("bdi", { class: "short" }, contact.message.slice(0, 300)));
-
 const KINDS = { pending: "warn", new: "good", in_progress: "good", closed: "quiet" };
 const contactRow = (contact) => part("li", contact.id, contact, () => [contactTitle(contact),
   h("span", { class: "fixed" }, chip(t(contact.status), KINDS[contact.status])),
   h("bdi", { class: "fixed" }, contact.operator?.name ?? t("nobody")), steps(contact)]);
-
 const steps = (contact) => h("div", { class: "line steps" },
   contact.status === "new" && step(contact, "Start", "in_progress", "Started"),
   contact.status !== "closed" && step(contact, "Close", "closed", "Closed"));
@@ -609,13 +586,11 @@ const DIALOGS = {
     h("ul", { class: "rows" }, contact.history.map((entry) => h("li", { "data-key": entry.id },
       h("span", { class: "quiet" }, moment(entry.created_at)), h("span", { class: "wide" }, explain(entry))))),
   ],
-
   lead: (lead) => [
     h("bdi", null, leadName(lead)), identifiers(lead),
     h("h3", null, t("contacts: {0}", number(lead.contacts_count))),
     h("ul", { class: "rows" }, lead.contacts.map(contactRow)),
   ],
-
   candidates: (candidates) => [
     t("Who gets the next one of {0}?", state.open.name),
     empty(candidates, "Nobody serves this source: its contacts wait."),
@@ -661,51 +636,39 @@ const SAID = [
   [/is not a phone number( \(.*?\))?/g, "не похоже на номер"], [/is not an e-mail address/g, "не похоже на адрес"], [/is (missing|blank)/g, "не указано"],
   [/belongs to lead (\d+)/g, "принадлежит лиду $1"], [/the database is not available.*/, "база данных недоступна"],
 ];
-
 const RU = {
-  "{0} s": "{0} с", "{0} min": "{0} мин", "{0} h {1} min": "{0} ч {1} мин", "{0} days": "{0} дн.", "{0} of {1}": "{0} из {1}", Operators: "Операторы",
-  Sources: "Источники", Queue: "Очередь", Contacts: "Обращения", Leads: "Лиды", Views: "Разделы", Test: "Тест", "My desk": "Мои обращения",
-  Language: "Язык", Load: "Нагрузка", Name: "Имя", Limit: "Лимит", "no answer": "нет ответа", "error {0}": "ошибка {0}",
-  "No answer: it may be done or not.": "Нет ответа: возможно, сделано, а возможно, и нет.",
-  "The service is away since {0} ({1}). Trying again every two seconds.": "Сервис недоступен с {0} ({1}). Повторяем каждые две секунды.",
-  "The service is back.": "Сервис снова доступен.", Hide: "Скрыть", "Forget key": "Выйти", "Reading…": "Читаем…", "Source name": "Название", "weight {0}": "вес {0}", "new meanwhile: {0}": "появилось новых: {0}",
-  "Meanwhile {0} has it.": "Уже у другого: {0}.", "no answer of this service": "ответил не этот сервис",
-  "This key is not known.": "Этот ключ неизвестен.", "This service asks for a key": "Нужен ключ",
-  "It is kept for this tab only.": "Он хранится только в этой вкладке.", Key: "Ключ", Enter: "Войти",
-  "Contacts today": "Обращений сегодня", "{0} in all": "всего {0}", Waiting: "Ждут", "the longest {0}": "самое долгое ожидание {0}",
-  "Of today's without operator": "Из сегодняшних без оператора",
-  "Contacts per minute in the last hour: at most {0}, {1} in this minute": "Обращений в минуту за последний час: максимум {0}, сейчас {1}",
-  Active: "На смене", "Switched on": "Теперь на смене", "Switched off": "Больше не на смене", off: "не на смене", inactive: "не на смене",
-  "Operator added": "Оператор добавлен", "Add operator": "Добавить оператора",
-  "No operators yet: add one here.": "Операторов пока нет: добавьте здесь.", "today: {0}": "сегодня: {0}", Set: "Сохранить",
+  "{0} s": "{0} с", "{0} min": "{0} мин", "{0} h {1} min": "{0} ч {1} мин", "{0} days": "{0} дн.", "{0} of {1}": "{0} из {1}", Operators: "Операторы", Sources: "Источники",
+  Queue: "Очередь", Contacts: "Обращения", Leads: "Лиды", Views: "Разделы", Test: "Тест", "My desk": "Мои обращения", Language: "Язык", Load: "Нагрузка", Name: "Имя", Limit: "Лимит",
+  "no answer": "нет ответа", "error {0}": "ошибка {0}", "No answer: it may be done or not.": "Нет ответа: возможно, сделано, а возможно, и нет.",
+  "The service is away since {0} ({1}). Trying again every two seconds.": "Сервис недоступен с {0} ({1}). Повторяем каждые две секунды.", "The service is back.": "Сервис снова доступен.",
+  Hide: "Скрыть", "Forget key": "Выйти", "Reading…": "Читаем…", "Source name": "Название", "weight {0}": "вес {0}", "new meanwhile: {0}": "появилось новых: {0}",
+  "Meanwhile {0} has it.": "Уже у другого: {0}.", "no answer of this service": "ответил не этот сервис", "This key is not known.": "Этот ключ неизвестен.",
+  "This service asks for a key": "Нужен ключ", "It is kept for this tab only.": "Он хранится только в этой вкладке.", Key: "Ключ", Enter: "Войти", "Contacts today": "Обращений сегодня",
+  "{0} in all": "всего {0}", Waiting: "Ждут", "the longest {0}": "самое долгое ожидание {0}", "Of today's without operator": "Из сегодняшних без оператора",
+  "Contacts per minute in the last hour: at most {0}, {1} in this minute": "Обращений в минуту за последний час: максимум {0}, сейчас {1}", Active: "На смене",
+  "Switched on": "Теперь на смене", "Switched off": "Больше не на смене", off: "не на смене", inactive: "не на смене", "Operator added": "Оператор добавлен",
+  "Add operator": "Добавить оператора", "No operators yet: add one here.": "Операторов пока нет: добавьте здесь.", "today: {0}": "сегодня: {0}", Set: "Сохранить",
   "Limit changed": "Лимит изменён", Release: "Снять всё",
   "Release {0}? All open contacts go to others or back to the queue.": "Снять всё с оператора {0}? Открытые обращения уйдут другим или в очередь.",
-  "Released: {0}. To others: {1}, back to the queue: {2}.": "Снято: {0}. Другим: {1}, в очередь: {2}.", "Source added": "Источник добавлен",
-  "Add source": "Добавить источник", "Bot id": "Id бота", "No sources yet: add one here.": "Источников пока нет: добавьте здесь.",
-  "Shares of contacts": "Доли обращений", today: "за сегодня", "of all time": "за всё время",
-  "Thin bar: by weight. Thick bar: what came out.": "Тонкая полоса: по весам. Толстая: фактически.", "contacts: {0}": "обращений: {0}",
-  "waiting: {0}": "ждут: {0}", "full, {0} of {1}": "нет места, {0} из {1}",
-  "Nobody serves this source: its contacts wait.": "Источник никто не обслуживает: обращения ждут.", "Edit weights": "Изменить веса",
-  "Save weights": "Сохранить веса", "Weights saved": "Веса сохранены", Cancel: "Отмена", Add: "Добавить", "Weight of {0}": "Вес: {0}",
-  Remove: "Убрать", "Remove {0}": "Убрать: {0}", "choose…": "выберите…", "Share by weight of {0}": "Доля по весу: {0}",
-  "Actual share of {0}": "Фактическая доля: {0}", "limits, absence or changed weights": "лимиты, отсутствие или смена весов",
-  "▼ less than by weight: {0}": "▼ меньше, чем по весу: {0}",
+  "Released: {0}. To others: {1}, back to the queue: {2}.": "Снято: {0}. Другим: {1}, в очередь: {2}.", "Source added": "Источник добавлен", "Add source": "Добавить источник",
+  "Bot id": "Id бота", "No sources yet: add one here.": "Источников пока нет: добавьте здесь.", "Shares of contacts": "Доли обращений", today: "за сегодня", "of all time": "за всё время",
+  "Thin bar: by weight. Thick bar: what came out.": "Тонкая полоса: по весам. Толстая: фактически.", "contacts: {0}": "обращений: {0}", "waiting: {0}": "ждут: {0}",
+  "full, {0} of {1}": "нет места, {0} из {1}", "Nobody serves this source: its contacts wait.": "Источник никто не обслуживает: обращения ждут.", "Edit weights": "Изменить веса",
+  "Save weights": "Сохранить веса", "Weights saved": "Веса сохранены", Cancel: "Отмена", Add: "Добавить", "Weight of {0}": "Вес: {0}", Remove: "Убрать", "Remove {0}": "Убрать: {0}",
+  "choose…": "выберите…", "Share by weight of {0}": "Доля по весу: {0}", "Actual share of {0}": "Фактическая доля: {0}",
+  "limits, absence or changed weights": "лимиты, отсутствие или смена весов", "▼ less than by weight: {0}": "▼ меньше, чем по весу: {0}",
   "▲ more than by weight: others were full or off, or weights changed": "▲ больше, чем по весу: у других не было места или смены, или веса менялись",
   "Who gets the next one?": "Кто получит следующее?", "Who gets the next one of {0}?": "Кто получит следующее из {0}?",
-  "Nobody can: the next one waits.": "Никто не может: следующее будет ждать.", "with {0}, load {1} of {2}": "с вероятностью {0}, нагрузка {1} из {2}",
-  "not: {0}": "нет: {0}", zero_weight: "вес 0", "To anyone": "Любому", "To anyone else": "Любому другому", To: "Кому", Assign: "Назначить",
-  "{0} has it now.": "Теперь у оператора {0}.", "{0}. Assign all the same?": "{0}. Всё равно назначить?", "Nobody waits.": "Никто не ждёт.",
-  Status: "Статус", Source: "Источник", Operator: "Оператор", all: "все", "No contacts.": "Обращений нет.", "Show more": "Показать ещё",
-  pending: "ждёт", new: "новое", in_progress: "в работе", closed: "закрыто", nobody: "никто", Start: "Начать", Close: "Закрыть", Started: "Начато",
-  Closed: "Закрыто", "priority {0}": "приоритет {0}", "operator {0}": "оператор {0}", "lead {0}": "лид {0}",
-  "Name, phone, e-mail or id": "Имя, телефон, почта или id", Search: "Найти", "No lead found.": "Лид не найден.", "Messenger id": "Id в мессенджере",
-  Phone: "Телефон", "E-mail": "Почта", Message: "Сообщение", "Priority (0-9)": "Приоритет (0-9)", Send: "Отправить", "Contact {0}": "Обращение {0}",
-  "Contact {0}: {1} got it.": "Обращение {0} – у оператора {1}.", Lead: "Лид", History: "История",
-  "Contact {0}: nobody has room, it waits.": "Обращение {0} ждёт: ни у кого нет места.", "Close this window": "Закрыть окно",
-  distributed: "Распределено", queued: "Никто не мог взять, ждёт", from_queue: "Из очереди", manual: "Назначено вручную",
-  forced: "Назначено сверх лимита или не на смене", released: "Снято с оператора",
-  "released, nobody could take it": "Снято с оператора, никто не мог взять",
-  "{0} got it, at {1} of {2}": "{0}, нагрузка {1} из {2}",
+  "Nobody can: the next one waits.": "Никто не может: следующее будет ждать.", "with {0}, load {1} of {2}": "с вероятностью {0}, нагрузка {1} из {2}", "not: {0}": "нет: {0}",
+  zero_weight: "вес 0", "To anyone": "Любому", "To anyone else": "Любому другому", To: "Кому", Assign: "Назначить", "{0} has it now.": "Теперь у оператора {0}.",
+  "{0}. Assign all the same?": "{0}. Всё равно назначить?", "Nobody waits.": "Никто не ждёт.", Status: "Статус", Source: "Источник", Operator: "Оператор", all: "все",
+  "No contacts.": "Обращений нет.", "Show more": "Показать ещё", pending: "ждёт", new: "новое", in_progress: "в работе", closed: "закрыто", nobody: "никто", Start: "Начать",
+  Close: "Закрыть", Started: "Начато", Closed: "Закрыто", "priority {0}": "приоритет {0}", "operator {0}": "оператор {0}", "lead {0}": "лид {0}",
+  "Name, phone, e-mail or id": "Имя, телефон, почта или id", Search: "Найти", "No lead found.": "Лид не найден.", "Messenger id": "Id в мессенджере", Phone: "Телефон", "E-mail": "Почта",
+  Message: "Сообщение", "Priority (0-9)": "Приоритет (0-9)", Send: "Отправить", "Contact {0}": "Обращение {0}", "Contact {0}: {1} got it.": "Обращение {0} – у оператора {1}.", Lead: "Лид",
+  History: "История", "Contact {0}: nobody has room, it waits.": "Обращение {0} ждёт: ни у кого нет места.", "Close this window": "Закрыть окно", distributed: "Распределено",
+  queued: "Никто не мог взять, ждёт", from_queue: "Из очереди", manual: "Назначено вручную", forced: "Назначено сверх лимита или не на смене", released: "Снято с оператора",
+  "released, nobody could take it": "Снято с оператора, никто не мог взять", "{0} got it, at {1} of {2}": "{0}, нагрузка {1} из {2}",
   "{0} was drawn with {1}, at {2} of {3}": "{0} – жребием ({1}), нагрузка {2} из {3}", "{0} was not drawn ({1})": "{0} – жребий не выпал ({1})",
   "{0} was full, {1} of {2}": "{0} – не было места, {1} из {2}", "{0} was off": "{0} – не на смене", "{0} has weight 0": "{0} – вес 0",
   "{0} had it before": "{0} – раньше обращение было здесь", "nobody serves the source": "источник никто не обслуживает",
