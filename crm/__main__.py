@@ -86,7 +86,7 @@ def demo(url: str, key: str | None, contacts: int | None, rate: float, add: bool
     stream = show.stream(contacts, rate)
     with (
         suppress(KeyboardInterrupt),
-        click.progressbar(stream, contacts, "contacts", show_pos=True, item_show_func=str) as bar,
+        click.progressbar(stream, contacts, "contacts", show_pos=True, item_show_func=lambda said: said or "") as bar,
     ):
         for _ in bar:
             pass
