@@ -405,7 +405,7 @@ const SHOWN = {
         identifiers(lead)),
       h("span", null, t("contacts: {0}", number(lead.contacts_count)))]), "No lead found."),
   ],
-  test: () => h("form", { class: "card form", onsubmit: onsubmit(sendTest, (contact) => [contact.operator
+  test: () => !state.data.sources ? h("p", null, t("Reading…")) : h("form", { class: "card form", onsubmit: onsubmit(sendTest, (contact) => [contact.operator
     ? t("Contact {0}: {1} got it.", contact.id, contact.operator.name) : t("Contact {0}: nobody has room, it waits.", contact.id),
     contact.identity_note && said(contact.identity_note)].filter(Boolean).join(" ")) },
     choice("Source", { name: "source_id", required: true }, (state.data.sources ?? []).map((source) => [source.id, source.name])),
