@@ -72,9 +72,7 @@ class ContactQuery(Page):
     operator_id: Id | None = None
     status: ContactStatus | None = None
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
-    order: Literal["newest", "queue"] = Field(
-        default="newest", description="queue: the pending ones, in the order of handing out."
-    )
+    order: Literal["newest", "queue"] = Field("newest", description="queue: pending ones, in the order of handing out.")
 
 
 class DistributeQuery(SQLModel):
@@ -158,8 +156,8 @@ def register(
         "assigned_at": now if operator else None,
         "closed_at": None,
     }
-    entry = {"contact_id": values["id"], "operator_id": operator_id}
-    entry["reason"] = "distributed" if operator else "queued"
+    reason = "distributed" if operator else "queued"
+    entry = {"contact_id": ids.contact_id, "operator_id": operator_id, "reason": reason}
     history = {**entry, "created_at": now, "candidates": candidates}
     add_rows(connection, *lead_rows, (Contact, values), (Assignment, history))
     if lead_id is None:

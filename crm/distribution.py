@@ -7,7 +7,7 @@ transaction that shares the lock (see `postgres`) first locks the one operator w
 import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy
 from sqlalchemy import Connection, bindparam, exists, func, insert, literal_column, update
@@ -20,17 +20,6 @@ from crm.events import note, note_assigned
 from crm.fields import BIG, IS_OPEN, IS_PENDING, Reason, utcnow
 from crm.models import Assignment, Contact, Operator, OperatorRef, Source, SourceOperator
 
-
-class Entry(Protocol):
-    """An operator of a source, as the draw sees it. weight is relative to those of the others."""
-
-    operator_id: int
-    operator_name: str
-    weight: float
-    is_active: bool
-    max_load: int
-
-
 ENTRY_COLUMNS: Any = (
     col(SourceOperator.operator_id),
     col(Operator.name).label("operator_name"),
@@ -38,6 +27,7 @@ ENTRY_COLUMNS: Any = (
     col(Operator.is_active),
     col(Operator.max_load),
 )
+Entry: TypeAlias = Any  # an operator of a source, as the draw sees it: a row with these columns
 ENTRIES: Any = (
     sqlalchemy.select(*ENTRY_COLUMNS)
     .select_from(SourceOperator)
@@ -112,8 +102,11 @@ def draw(
         [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
         load = count_load(drawn.operator_id)
         has_room = load < drawn.max_load
-        outcome = "chosen" if has_room else "full"
-        seen[drawn.operator_id] |= {"outcome": outcome, "load": load, "max_load": drawn.max_load}
+        seen[drawn.operator_id] |= {
+            "outcome": "chosen" if has_room else "full",
+            "load": load,
+            "max_load": drawn.max_load,
+        }
         if has_room:
             return drawn, list(seen.values())
         candidates.remove(drawn)
@@ -191,9 +184,8 @@ class Distributor:
 
     def hand_out(self, source_id: int | None = None) -> int:
         """Hands out what waits at this source, or at all; returns how many contacts got an operator."""
-        if source_id is not None:
-            return self._from_queue([source_id])
-        return self._from_queue(self._connection.execute(SOURCES_WITH_QUEUE).scalars().all())
+        sources = [source_id] if source_id else self._connection.execute(SOURCES_WITH_QUEUE).scalars().all()
+        return self._from_queue(sources)
 
     def hand_out_to(self, operator_id: int) -> int:
         """The same after an operator may have got more room: only what waits where it is eligible can be affected.

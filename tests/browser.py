@@ -1,48 +1,37 @@
 """A real Chromium for the tests of the page; and axe-core, which finds what keeps people from using it."""
 
-import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
-from tempfile import mkdtemp
+from importlib.resources import files
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
-MUST = os.environ.get("CRM_BROWSER_TESTS") == "must"  # set by .ci/run: then nothing is skipped
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
-def needs(what: object, name: str) -> None:
-    if not what:
-        (pytest.fail if MUST else pytest.skip)(f"the tests of the page need {name}")
+def chromium() -> str | None:
+    """The machine's own, else (None) the one that playwright fetches."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    command = [sys.executable, "-m", "playwright", "install", "chromium"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if result.returncode != 0:
+        pytest.fail(f"no Chromium here (apt-get install chromium), and none to be fetched: {result.stderr[-500:]}")
+    return None
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    needs(CHROMIUM, "Chromium: such as by `apt-get install chromium`")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*OPTIONS, "--disable-sync"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=[*OPTIONS, "--disable-sync"])
         yield browser
         browser.close()
-
-
-@lru_cache
-def axe() -> str:
-    """Its script, from npm."""
-    npm = shutil.which("npm")
-    needs(npm, "npm, for axe-core")
-    folder = Path(mkdtemp(prefix="axe-"))
-    command = [str(npm), "install", "--prefix", str(folder), "--no-audit", "--no-fund", "axe-core@~4.14.1"]
-    result = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    needs(result.returncode == 0, f"axe-core from npm: {result.stderr.decode(errors='replace')[-300:]}")
-    script = (folder / "node_modules/axe-core/axe.min.js").read_text()
-    shutil.rmtree(folder)
-    return script
 
 
 class Tab:
@@ -84,7 +73,7 @@ class Tab:
 
     def axe(self) -> list[str]:
         """The serious and critical findings."""
-        self.page.evaluate(axe())
+        self.page.evaluate(AXE)
         found = self.page.evaluate("axe.run().then(({violations}) => violations)")
         return [
             f"{one['id']}: {node['html'][:200]}"

@@ -742,3 +742,19 @@ def test_the_page_and_its_files_are_served_with_what_a_browser_needs(service: Se
             again = connection.getresponse()
             again.read()
             assert again.status == (304 if path.startswith("/static") else 200)
+
+
+def test_what_is_out_of_sight_is_fresh_when_it_is_scrolled_to(service: Service, tab: Tab) -> None:
+    team(service, Anna=100)
+    for number in range(2, 31):
+        service.call("POST", "/sources/", {"name": f"Source {number}"})
+        service.call("POST", f"/sources/{number}/operators", {"operator_id": 1})
+    page = tab.go("sources")
+    expect(page.locator("section")).to_have_count(30)
+    page.wait_for_timeout(1_000)
+    service.call("POST", "/contacts/", {"source_id": 30, "lead_external_id": "tg:1"})
+    expect(page.locator(".totals")).to_contain_text("Contacts today1 ")
+    page.mouse.move(600, 600)
+    page.mouse.wheel(0, 100_000)
+    expect(page.locator("section").last).to_contain_text("contacts: 1")
+    expect(page.locator("section").last).to_contain_text("100%")

@@ -52,7 +52,7 @@ function built(node) {
 
 /** Makes `old` like `fresh`, keeping the nodes that are there; children with the same data-key are the same. */
 function morph(old, fresh) {
-  if (fresh.version && old.version === fresh.version) return undefined;
+  if (fresh.version && (old.version === fresh.version || old.skipped)) return undefined; // skipped: out of sight
   if (old.nodeName !== fresh.nodeName) return old.replaceWith(built(fresh));
   if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== fresh.data) old.data = fresh.data;
@@ -685,6 +685,7 @@ function enter() {
   poll(2);
 }
 addEventListener("hashchange", enter);
+document.addEventListener("contentvisibilityautostatechange", (event) => { event.target.skipped = event.skipped; if (!event.skipped) show(); }, true);
 document.getElementById("dialog").addEventListener("close", () => {
   Object.assign(state, { open: null, notice: null });
   show();
