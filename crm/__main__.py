@@ -13,7 +13,8 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlmodel import SQLModel
 
 import crm.models  # noqa: F401  (fills the metadata)
-from crm.database import check_schema, open_database
+from crm.db import open_database
+from crm.db.base import check_schema
 from crm.demo import Demo
 from crm.errors import StartupError
 from crm.settings import load_settings

@@ -23,7 +23,7 @@ from sqlalchemy import bindparam, update
 from sqlmodel import Field, Session, SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.database import Database, get_row
+from crm.db.base import Database, get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
 from crm.events import note

@@ -11,7 +11,8 @@ from sqlmodel import Field, SQLModel, col, select
 
 from crm import distribution, models
 from crm.auth import Caller, CallerDep
-from crm.database import add_rows, get_row
+from crm.db.base import get_row
+from crm.db.sql import add_rows
 from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.distribution import Distributor
 from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel
 
-from crm.database import Database
+from crm.db.base import Database
 from crm.distribution import Distributor
 from crm.fields import utcnow, within_64_bits
 from crm.settings import Settings

@@ -1,7 +1,7 @@
 """Which operator gets a contact: a draw by weight that never goes past a load limit (design.md, "Distribution").
 
 Everything here runs under the write lock, so that no other contact comes between a count and what follows from it. A
-transaction that shares the lock (see `postgres`) first locks the one operator whose load it changes.
+transaction that shares the lock (see `db.postgres`) first locks the one operator whose load it changes.
 """
 
 import heapq
@@ -14,7 +14,8 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, literal_colu
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.database import is_alone, next_id
+from crm.db.base import is_alone
+from crm.db.sql import next_id
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
 from crm.fields import BIG, IS_OPEN, IS_PENDING, Reason, utcnow

@@ -26,7 +26,7 @@ class StartupError(Exception):
 
 
 class NotAlone(Exception):
-    """What the transaction has to do can't be done while it shares the lock (see `database`)."""
+    """What the transaction has to do can't be done while it shares the lock (see `db.base`)."""
 
 
 class DomainError(Exception):

@@ -9,7 +9,8 @@ from sqlmodel import Field, Session, col, select, tuple_
 
 from crm.auth import Caller, CallerDep
 from crm.contacts import CONTACTS, read_contacts
-from crm.database import contains, get_row
+from crm.db.base import get_row
+from crm.db.sql import contains
 from crm.deps import Page, PathId, ServiceDep, SessionDep
 from crm.errors import Conflict, NotFound, Unprocessable, responses
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits

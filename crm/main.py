@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 
 import crm
 from crm import auth, contacts, errors, leads, metrics, operators, sources, stats
-from crm.database import open_database
+from crm.db import open_database
 from crm.deps import Service, SessionDep
 from crm.distribution import Distributor
 from crm.requests import Requests, set_up_logs

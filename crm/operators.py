@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.auth import CallerDep, note_revoked
-from crm.database import get_row
+from crm.db.base import get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import LOAD, count_load
 from crm.errors import Conflict, Forbidden, responses

@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.auth import note_revoked
-from crm.database import get_row
+from crm.db.base import get_row
 from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import ENTRIES, count_load, obstacle
 from crm.errors import Conflict, NotFound, Unprocessable, responses

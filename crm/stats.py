@@ -10,7 +10,8 @@ from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.auth import CallerDep
-from crm.database import get_row, seconds_between
+from crm.db.base import get_row
+from crm.db.sql import seconds_between
 from crm.deps import PathId, Period, SessionDep
 from crm.errors import responses
 from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow

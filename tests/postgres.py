@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 from sqlalchemy import NullPool, create_engine
 
-from crm.database import open_database
+from crm.db import open_database
 from tests.service import free_port
 
 TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment, api_key"

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from crm.database import open_database
+from crm.db import open_database
 from crm.errors import StartupError
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
@@ -244,7 +244,7 @@ def test_work_is_rolled_back_and_its_error_raised(database: str) -> None:
 
 
 def test_without_the_driver_the_start_says_what_to_install(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "crm.postgres")
+    monkeypatch.delitem(sys.modules, "crm.db.postgres")
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StartupError, match=r"pip install -e '.\[postgres\]'"):
         open_database(database, 1)

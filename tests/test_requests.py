@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine
 
 from crm import events
+from crm.db.postgres import LOCK
 from crm.main import create_app
-from crm.postgres import LOCK
 from crm.requests import request_id
 from tests.conftest import Api, settings_of
 from tests.postgres import sql

@@ -23,7 +23,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from crm.__main__ import main as cli
-from crm.database import migrations, open_database
+from crm.db import open_database
+from crm.db.base import migrations
 from crm.errors import StartupError
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of

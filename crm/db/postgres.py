@@ -30,7 +30,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from crm.database import Database
+from crm.db.base import Database
 from crm.errors import NotAlone, Unavailable
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ LOCK = 4_711_001  # the key of the advisory lock, in this database
 ATTEMPTS = 5  # of a transaction that ended in a deadlock or a serialization failure
 REPEATABLE = {"40P01", "40001"}  # their SQLSTATEs
 READ_ONLY = "25006"
-# Parts of the busy time-out, for all that a call may have to wait for: its turn (in `database`), a lock, an answer.
+# Parts of the busy time-out, for all that a call may have to wait for: its turn (in `base`), a lock, an answer.
 FOR_LOCK, FOR_ANSWER = 0.5, 0.55
 # Seconds (but for the milliseconds of tcp_user_timeout) in which a host that has gone is noticed.
 AWAY: dict[str, Any] = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}

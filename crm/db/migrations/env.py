@@ -1,4 +1,4 @@
-"""Runs the revisions on the connection that `crm.database` opened, inside its transaction."""
+"""Runs the revisions on the connection that `crm.db` opened, inside its transaction."""
 
 from alembic import context
 from sqlmodel import SQLModel

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from crm.database import Database
+from crm.db.base import Database
 from crm.errors import StartupError
 
 T = TypeVar("T")
