@@ -4,23 +4,17 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import Connection, Table, func, insert, make_url, select, text
-from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlmodel import SQLModel
+from sqlalchemy.exc import DBAPIError
 
 import crm.models  # noqa: F401  (fills the metadata)
 from crm.db import open_database
-from crm.db.base import check_schema
-from crm.demo import Demo
 from crm.errors import StartupError
 from crm.settings import load_settings
-
-BATCH = 1_000  # rows
-TIMEOUT = 60  # seconds that a lock of a running service is waited for
+from crm.tools.copy import copy_database
+from crm.tools.demo import Demo
 
 
 @click.group()
@@ -44,7 +38,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 @command
 def migrate() -> None:
     """Bring the tables of DATABASE_URL (without it, of crm.db in this folder) up to date."""
-    database = open_database(load_settings().database_url, TIMEOUT)
+    database = open_database(load_settings().database_url, busy_timeout=60)
     database.start(lambda _: None)
     click.echo(f"{database.name} is up to date")
 
@@ -57,18 +51,7 @@ def copy(source: str, target: str) -> None:
 
     All or nothing. Stop the service first: what is written to SOURCE meanwhile is not copied.
     """
-    old, new = open_database(source, TIMEOUT), open_database(target, TIMEOUT)
-    file = make_url(source).database or ""
-    if not source.startswith("sqlite") or not target.startswith("postgresql"):
-        raise StartupError("copy goes from sqlite:///FILE to postgresql://...")
-    if not Path(file).exists():
-        raise StartupError(f"there is no file {file}")
-    try:
-        with old.snapshot() as rows:
-            check_schema(rows)
-            new.start(lambda connection: copy_rows(rows, connection))
-    except DatabaseError as error:
-        raise StartupError(f"{source} can't be read: {error.orig}") from error
+    copy_database(source, target)
 
 
 @command
@@ -92,32 +75,6 @@ def demo(url: str, key: str | None, contacts: int | None, rate: float, add: bool
         for _ in bar:
             pass
     click.echo("stopped; what was sent stays")
-
-
-def copy_rows(old: Connection, new: Connection) -> None:
-    """Raises StartupError, with nothing to keep, if a table has rows already or does not get all."""
-    tables = SQLModel.metadata.sorted_tables
-    for table in tables:
-        if count(new, table):
-            raise StartupError(f"the target is not empty: it has rows in table {table.name}")
-    with click.progressbar(length=sum(count(old, table) for table in tables), label="rows") as bar:
-        for table in tables:
-            for batch in old.execute(select(table).execution_options(yield_per=BATCH)).mappings().partitions():
-                new.execute(insert(table), [dict(row) for row in batch])
-                bar.update(len(batch))
-            if count(new, table) != count(old, table):
-                raise StartupError(f"table {table.name} did not get all rows")
-            used = old.execute(
-                text("SELECT seq FROM sqlite_sequence WHERE name = :name"), {"name": table.name}
-            ).scalar()
-            if used:  # the highest id so far, though its row may be gone: ids are never reused
-                new.execute(select(func.setval(func.pg_get_serial_sequence(table.name, "id"), used)))
-    for table in tables:
-        click.echo(f"{table.name}: {count(new, table)}")
-
-
-def count(connection: Connection, table: Table) -> int:
-    return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 if __name__ == "__main__":

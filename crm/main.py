@@ -16,15 +16,16 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 import crm
-from crm import auth, contacts, errors, leads, metrics, operators, sources, stats
+from crm.api import contacts, keys, leads, metrics, operators, sources, stats
 from crm.db import open_database
-from crm.deps import Service, SessionDep
-from crm.distribution import Distributor
-from crm.requests import Requests, set_up_logs
+from crm.queue import Distributor
 from crm.settings import Settings, load_settings
+from crm.web import answers, auth
+from crm.web.deps import Service, SessionDep
+from crm.web.requests import Requests, set_up_logs
 
 log = logging.getLogger(__name__)
-STATIC = Path(__file__).parent / "static"
+PAGE = Path(__file__).parent / "page"
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
@@ -82,22 +83,22 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(Requests)
-    errors.add_handlers(app)
-    authenticate, common = [Security(auth.authenticate)], errors.responses(401, 403, 413, 429, 503)
-    for module in (contacts, operators, sources, leads, stats, auth, metrics):  # the busiest first
+    answers.add_handlers(app)
+    authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
+    for module in (contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
 
-    @app.get("/health", tags=["Service"], summary="Is the service up?", responses=errors.responses(503))
+    @app.get("/health", tags=["Service"], summary="Is the service up?", responses=answers.responses(503))
     def get_health(session: SessionDep) -> Health:
         """200 when the database answers."""
         session.connection().execute(text("SELECT count(*) FROM alembic_version"))
         return Health(status="ok")
 
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", StaticFiles(directory=PAGE))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(PAGE / "index.html")
 
     return app
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from crm.__main__ import main as cli
-from crm.demo import LIMITS, SOURCES
+from crm.tools.demo import LIMITS, SOURCES
 from tests.service import Service, free_port, serving
 
 ADMIN = "the-admin's-own-key"

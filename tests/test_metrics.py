@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from crm import metrics
+from crm.api import metrics
 from tests.conftest import Api
 from tests.service import Service, serving
 
@@ -143,6 +143,8 @@ def test_a_restarted_service_counts_from_zero(path: Path) -> None:
 def test_without_the_library_metrics_are_501_and_all_else_works(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "IS_INSTALLED", False)
     assert "pip install -e '.[metrics]'" in api.get("/metrics", expect=501)["detail"]
-    program = "import sys; sys.modules['prometheus_client'] = None; import crm.main; print(crm.metrics.IS_INSTALLED)"
+    program = (
+        "import sys; sys.modules['prometheus_client'] = None; import crm.main; print(crm.api.metrics.IS_INSTALLED)"
+    )
     result: Any = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "False\n", result.stderr

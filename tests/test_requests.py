@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 from crm import events
 from crm.db.postgres import LOCK
 from crm.main import create_app
-from crm.requests import request_id
+from crm.web.requests import request_id
 from tests.conftest import Api, settings_of
 from tests.postgres import sql
 from tests.service import Service, serving

@@ -12,7 +12,7 @@ import pytest
 from fastapi import APIRouter, HTTPException
 
 from crm.main import create_app
-from crm.shared import Shared
+from crm.web.shared import Shared
 from tests.conftest import Api, local, settings_of
 from tests.postgres import sql
 

@@ -10,17 +10,18 @@ from sqlalchemy import Connection, bindparam, exists, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
 from crm import distribution, models
-from crm.auth import Caller, CallerDep
 from crm.db.base import get_row
 from crm.db.sql import add_rows
-from crm.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
-from crm.distribution import Distributor
-from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable, responses
+from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable
 from crm.events import note, note_assigned
 from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import KINDS, OWNERS, Claim, read_leads
 from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
-from crm.shared import Shared
+from crm.queue import Distributor
+from crm.web.answers import responses
+from crm.web.auth import Caller, CallerDep
+from crm.web.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
+from crm.web.shared import Shared
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], route_class=Shared)
 

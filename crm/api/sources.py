@@ -7,14 +7,15 @@ from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.auth import note_revoked
+from crm.api.keys import note_revoked
 from crm.db.base import get_row
-from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import ENTRIES, count_load, obstacle
-from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
-from crm.shared import Shared
+from crm.web.answers import responses
+from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.shared import Shared
 
 router = APIRouter(prefix="/sources", tags=["Sources"], route_class=Shared)
 

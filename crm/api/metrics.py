@@ -18,12 +18,12 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from crm import events
-from crm.deps import Period, SessionDep
+from crm.api.stats import list_source_stats
 from crm.distribution import LOAD
-from crm.errors import responses
 from crm.fields import IS_PENDING, utcnow
 from crm.models import Contact, Operator
-from crm.stats import list_source_stats
+from crm.web.answers import responses
+from crm.web.deps import Period, SessionDep
 
 router = APIRouter(tags=["Service"])
 SHARES = {

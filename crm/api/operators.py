@@ -5,13 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.auth import CallerDep, note_revoked
+from crm.api.keys import note_revoked
 from crm.db.base import get_row
-from crm.deps import Page, PathId, SessionDep, Write, writes
 from crm.distribution import LOAD, count_load
-from crm.errors import Conflict, Forbidden, responses
+from crm.errors import Conflict, Forbidden
 from crm.fields import MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
+from crm.web.answers import responses
+from crm.web.auth import CallerDep
+from crm.web.deps import Page, PathId, SessionDep, Write, writes
 
 router = APIRouter(prefix="/operators", tags=["Operators"])
 

@@ -20,8 +20,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm.errors import StartupError, answer
+from crm.errors import StartupError
 from crm.events import tell
+from crm.web.answers import answer
 
 MAX_BODY = 256 * 1024  # bytes
 TOO_LARGE = "the body is larger than 256 KiB"

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from crm.auth import authenticate
+from crm.web.auth import authenticate
 
 OLDEST = 99  # seconds
 LARGEST = 256 * 1024  # bytes

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Query
 from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.auth import CallerDep
+from crm.api.sources import ratio
 from crm.db.base import get_row
 from crm.db.sql import seconds_between
-from crm.deps import PathId, Period, SessionDep
-from crm.errors import responses
 from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
-from crm.shared import Shared
-from crm.sources import ratio
+from crm.web.answers import responses
+from crm.web.auth import CallerDep
+from crm.web.deps import PathId, Period, SessionDep
+from crm.web.shared import Shared
 
 router = APIRouter(tags=["Statistics"], route_class=Shared)
 

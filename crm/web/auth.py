@@ -10,28 +10,23 @@ import re
 import secrets
 import time
 from asyncio import Task, create_task
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Depends, Request, Security
+from fastapi import Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 from sqlalchemy import bindparam, update
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.db.base import Database, get_row
-from crm.deps import Page, PathId, SessionDep, Write, writes
-from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, responses
-from crm.events import note
-from crm.fields import Id, Name, Role, utcnow
-from crm.models import ApiKey, Contact, Input, Operator, Record, Source
+from crm.db.base import Database
+from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
+from crm.fields import Role, utcnow
+from crm.models import ApiKey, Contact
 
 log = logging.getLogger(__name__)
-router = APIRouter(prefix="/keys", tags=["Keys"])
 
 FORWARDING = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
 USE_WRITTEN_EVERY = 60  # seconds
@@ -186,73 +181,3 @@ def _name(host: str) -> str:
 
 authenticate = Authentication(name="X-API-Key", description="Not needed while no CRM_ADMIN_KEY is set.")
 CallerDep = Annotated[Caller, Security(authenticate)]
-
-
-def note_revoked(session: Session, **owner: int) -> None:
-    """Notes the keys that go along with their owner: source_id or operator_id."""
-    for key_id in session.exec(select(ApiKey.id).filter_by(**owner)).all():
-        note(session.connection(), "key revoked", key_id=key_id)
-
-
-# --- the keys themselves --------------------------------------------------------------------------------------------
-
-
-class KeyCreate(Input):
-    """A source's key names its source_id, an operator's its operator_id, the others neither."""
-
-    model_config = {"json_schema_extra": {"example": {"role": "source", "source_id": 1, "name": "shop bot"}}}
-    role: Role
-    name: Name = Field(description="What it is for: 1-100 characters.")
-    source_id: Id | None = None
-    operator_id: Id | None = None
-
-    @model_validator(mode="after")
-    def _owner_fits_role(self) -> Self:
-        for role in ("source", "operator"):
-            if (self.role == role) != (getattr(self, f"{role}_id") is not None):
-                raise PydanticCustomError("owner", f"{role}_id goes with the role {role}, and only with it")
-        return self
-
-
-class KeyPublic(Record):
-    name: str
-    role: Role
-    source_id: int | None
-    operator_id: int | None
-    prefix: str = Field(description="How the key begins, to tell it from others.")
-    last_used_at: datetime | None = Field(description="To the minute.")
-
-
-class KeyCreated(KeyPublic):
-    key: str = Field(description="Shown only now: just its SHA-256 is stored.")
-
-
-@router.post("/", status_code=201, summary="Make a key", responses=responses(404))
-@writes
-def create_key(write: Write, body: KeyCreate) -> KeyCreated:
-    """The answer is the only one that shows it. An owner may have several, so that keys can be replaced one by one."""
-    if body.source_id is not None:
-        get_row(write.session, Source, body.source_id)
-    if body.operator_id is not None:
-        get_row(write.session, Operator, body.operator_id)
-    key = f"crm_{secrets.token_urlsafe(32)}"
-    row = ApiKey(**body.model_dump(), prefix=key[:8], hash=digest_of(key))
-    write.session.add(row)
-    write.session.flush()
-    note(write.session.connection(), "key made", key_id=row.id, role=row.role)
-    return KeyCreated(**row.model_dump(exclude={"hash"}), key=key)
-
-
-@router.get("/", summary="List keys")
-def list_keys(query: Annotated[Page, Depends()], session: SessionDep) -> list[KeyPublic]:
-    """By id, without the keys themselves."""
-    rows = session.exec(query.of(select(ApiKey).order_by(col(ApiKey.id)))).all()
-    return [KeyPublic(**row.model_dump(exclude={"hash"})) for row in rows]
-
-
-@router.delete("/{key_id}", status_code=204, summary="Revoke a key", responses=responses(404))
-@writes
-def delete_key(write: Write, key_id: PathId) -> None:
-    """From the next request on it is refused, in all processes."""
-    write.session.delete(get_row(write.session, ApiKey, key_id))
-    note(write.session.connection(), "key revoked", key_id=key_id)

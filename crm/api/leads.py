@@ -7,15 +7,16 @@ from pydantic import WithJsonSchema
 from sqlalchemy import delete, func, literal_column, union
 from sqlmodel import Field, Session, col, select, tuple_
 
-from crm.auth import Caller, CallerDep
-from crm.contacts import CONTACTS, read_contacts
+from crm.api.contacts import CONTACTS, read_contacts
 from crm.db.base import get_row
 from crm.db.sql import contains
-from crm.deps import Page, PathId, ServiceDep, SessionDep
-from crm.errors import Conflict, NotFound, Unprocessable, responses
+from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import KINDS, normalise, read_leads
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
+from crm.web.answers import responses
+from crm.web.auth import Caller, CallerDep
+from crm.web.deps import Page, PathId, ServiceDep, SessionDep
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
 

@@ -15,8 +15,8 @@ from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel
 
 from crm.db.base import Database
-from crm.distribution import Distributor
 from crm.fields import utcnow, within_64_bits
+from crm.queue import Distributor
 from crm.settings import Settings
 
 T = TypeVar("T")

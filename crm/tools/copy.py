@@ -1,0 +1,58 @@
+"""From a SQLite file into an empty PostgreSQL database: all rows, and where the ids go on."""
+
+from pathlib import Path
+
+import click
+from sqlalchemy import Connection, Table, func, insert, make_url, select, text
+from sqlalchemy.exc import DatabaseError
+from sqlmodel import SQLModel
+
+import crm.models  # noqa: F401  (fills the metadata)
+from crm.db import open_database
+from crm.db.base import check_schema
+from crm.errors import StartupError
+
+BATCH = 1_000  # rows
+BUSY_TIMEOUT = 60  # seconds that a lock of a running service is waited for
+
+
+def copy_database(source: str, target: str) -> None:
+    """All or nothing, between two URLs, with progress on the terminal. Raises StartupError."""
+    old, new = open_database(source, BUSY_TIMEOUT), open_database(target, BUSY_TIMEOUT)
+    file = make_url(source).database or ""
+    if not source.startswith("sqlite") or not target.startswith("postgresql"):
+        raise StartupError("copy goes from sqlite:///FILE to postgresql://...")
+    if not Path(file).exists():
+        raise StartupError(f"there is no file {file}")
+    try:
+        with old.snapshot() as rows:
+            check_schema(rows)
+            new.start(lambda connection: copy_rows(rows, connection))
+    except DatabaseError as error:
+        raise StartupError(f"{source} can't be read: {error.orig}") from error
+
+
+def copy_rows(old: Connection, new: Connection) -> None:
+    """Raises StartupError, with nothing to keep, if a table has rows already or does not get all."""
+    tables = SQLModel.metadata.sorted_tables
+    for table in tables:
+        if count(new, table):
+            raise StartupError(f"the target is not empty: it has rows in table {table.name}")
+    with click.progressbar(length=sum(count(old, table) for table in tables), label="rows") as bar:
+        for table in tables:
+            for batch in old.execute(select(table).execution_options(yield_per=BATCH)).mappings().partitions():
+                new.execute(insert(table), [dict(row) for row in batch])
+                bar.update(len(batch))
+            if count(new, table) != count(old, table):
+                raise StartupError(f"table {table.name} did not get all rows")
+            used = old.execute(
+                text("SELECT seq FROM sqlite_sequence WHERE name = :name"), {"name": table.name}
+            ).scalar()
+            if used:  # the highest id so far, though its row may be gone: ids are never reused
+                new.execute(select(func.setval(func.pg_get_serial_sequence(table.name, "id"), used)))
+    for table in tables:
+        click.echo(f"{table.name}: {count(new, table)}")
+
+
+def count(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
