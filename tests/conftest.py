@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from crm.main import create_app
 from crm.settings import Settings
 from tests import postgres
-from tests.browser import browser  # noqa: F401  (a fixture for all)
+from tests.page.browser import browser  # noqa: F401  (a fixture for all)
 
 
 class Api:

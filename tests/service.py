@@ -13,6 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from click.testing import CliRunner
+
+from crm.__main__ import main as cli
+
 
 class Service:
     """Copies of `uvicorn APP`, each on a free port, with one database; started when all answer."""
@@ -129,3 +133,22 @@ def serving(
         yield service
     finally:
         service.stop()
+
+
+def start(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the service until it gives up: it must not be able to start."""
+    return subprocess.run(
+        [sys.executable, "-m", "uvicorn", "crm.main:app", "--port", "0"],
+        env={**os.environ, "DATABASE_URL": url, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def run(*arguments: str, expect: int = 0, **environment: str) -> str:
+    """Does what `python -m crm` does, and returns what it printed."""
+    result = CliRunner().invoke(cli, arguments, env=environment)
+    assert result.exit_code == expect, result.output
+    assert expect == 0 or result.output.splitlines()[-1].startswith("Error: ")
+    return str(result.output)

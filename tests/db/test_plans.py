@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 
 from crm.main import create_app
+from tests.bench.history import add_history, add_team
 from tests.conftest import Api, local, settings_of
-from tests.history import add_history, add_team
 
 CONTACTS = 100_000
 

@@ -92,12 +92,12 @@ def test_schemathesis_finds_nothing(database: str, role: str) -> None:
             owner = {f"{role}_id": 1} if role != "metrics" else {}
             key = service.call("POST", "/keys/", {"role": role, "name": "for the test", **owner})["key"]
         executable = str(Path(sys.executable).with_name("schemathesis"))
-        command = [executable, "--config-file", "tests/schemathesis.toml", "run", "--no-color"]
+        command = [executable, "--config-file", "tests/api/schemathesis.toml", "run", "--no-color"]
         options = ["--max-examples", "30" if role == "admin" else "10", "--seed", "1", "--warnings", "off"]
         options += ["--continue-on-failure", "--header", f"X-API-Key: {key}"]
         result = subprocess.run(
             [*command, *options, f"http://127.0.0.1:{service.port}/openapi.json"],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
         )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
-from tests.browser import Tab
+from tests.page.browser import Tab
 from tests.service import Service, serving
 
 VIEWS = ("operators", "sources", "queue", "contacts", "leads", "test")
@@ -364,7 +364,7 @@ def test_the_language_is_the_browsers_until_another_is_chosen(browser: Browser, 
 
 
 def test_all_that_is_said_in_english_is_said_in_russian_too() -> None:
-    script = (Path(__file__).parent.parent / "crm/page/page.js").read_text()
+    script = (Path(__file__).parents[2] / "crm/page/page.js").read_text()
     code, _, texts = script.partition("const RU = {")
     russian = set(re.findall(r'(?:"([^"]+)"|\b(\w+)): "', texts.partition("const EN")[0]))
     known = {quoted or plain for quoted, plain in russian}

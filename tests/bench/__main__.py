@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine
 
 from crm.models import ContactCreate, ContactPublic, LeadPublic, OperatorRef, SourceRef
-from tests.history import SOURCES, add_history, add_team
+from tests.bench.history import SOURCES, add_history, add_team
 from tests.postgres import Proxy, Server
 from tests.service import Service, serving
 
@@ -223,7 +223,7 @@ def main() -> None:
         sys.exit("wrk is missing: install it with `apt-get install wrk` or `brew install wrk`")
     with tempfile.TemporaryDirectory() as name:
         print(f"{'':<45} {'contacts/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of bare':>8} {'MB':>6}")
-        with serving(f"sqlite:///{name}/bare.db", "tests.bench:bare") as service:
+        with serving(f"sqlite:///{name}/bare.db", "tests.bench.__main__:bare") as service:
             wrk(service.port, 2)
             bare_result = wrk(service.port, options.seconds)
             report("bare endpoint", bare_result, bare_result, service)

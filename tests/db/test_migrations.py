@@ -1,0 +1,117 @@
+"""Migrations: the tables of each version become those of the models, and back, on both engines."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect
+from sqlmodel import SQLModel
+
+from crm.db import open_database
+from crm.db.base import migrations
+from crm.main import create_app
+from tests.conftest import Api, local, settings_of
+from tests.postgres import server, sql
+from tests.service import run, serving, start
+
+EXPRESSIONS = {"ix_contact_queue", "ix_contact_queue_source"}  # Alembic can't compare their DESC
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two databases without any table."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'a.db'}", f"sqlite:///{tmp_path / 'b.db'}"
+    else:
+        urls = server().create_database(), server().create_database()
+        yield urls
+        for url in urls:
+            server().drop_database(url)
+
+
+def migrate(url: str, *steps: Callable[[Config], object]) -> None:
+    """Runs these Alembic commands as the service does; none: all that its start does."""
+    database, config = open_database(url, 5), migrations()
+    if not steps:
+        database.start(lambda _: None)
+    for step in steps:
+        with database.alone() as config.attributes["connection"]:
+            step(config)
+    asyncio.run(database.stop())
+
+
+def details(connection: Connection) -> dict[str, set[Any]]:
+    """Each index to the letter, with its predicate, and each check."""
+    statement = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    if connection.dialect.name == "postgresql":
+        statement = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    found = {"indexes": {text for (text,) in connection.exec_driver_sql(statement) if "alembic" not in text}}
+    for table in SQLModel.metadata.tables:
+        checks = inspect(connection).get_check_constraints(table)
+        found[table] = {(check["name"], check["sqltext"]) for check in checks}
+    return found
+
+
+def assert_is_schema_of_models(migrated: str, empty: str) -> None:
+    engine, other = create_engine(migrated), create_engine(empty)
+    SQLModel.metadata.create_all(other)
+    with engine.connect() as connection, other.connect() as made_of_models:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        differences = compare_metadata(context, SQLModel.metadata)
+        assert [each for each in differences if getattr(each[1], "name", "") not in EXPRESSIONS] == []
+        assert details(connection) == details(made_of_models)
+    engine.dispose()
+    other.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
+def test_the_migrated_schema_is_that_of_the_models(new_databases: tuple[str, str]) -> None:
+    migrate(new_databases[0])
+    assert_is_schema_of_models(*new_databases)
+
+
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
+def test_each_revision_goes_down_and_up_again_with_data_in_it(new_databases: tuple[str, str]) -> None:
+    url, other = new_databases
+    with local(create_app(settings_of(url))) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(max_load=1): 1})
+        api.contact(source_id)
+        api.contact(source_id)
+    for revision in ScriptDirectory.from_config(migrations()).walk_revisions():
+        migrate(url, lambda config, down=revision.down_revision or "base": command.downgrade(config, down))
+        migrate(url, lambda config, up=revision.revision: command.upgrade(config, up))
+        migrate(url, lambda config, down=revision.down_revision or "base": command.downgrade(config, down))
+    migrate(url)
+    assert_is_schema_of_models(url, other)
+    with local(create_app(settings_of(url))) as client:
+        Api(client).contact(Api(client).source("New"))
+
+
+def test_a_database_that_the_start_may_not_migrate_must_be_up_to_date(new_databases: tuple[str, str]) -> None:
+    url = new_databases[0]
+    refused = start(url, CRM_MIGRATE="false")
+    assert "Traceback" not in refused.stderr
+    assert "python -m crm migrate" in refused.stderr
+    run("migrate", DATABASE_URL=url)
+    run("migrate", DATABASE_URL=url)
+    with serving(url, CRM_MIGRATE="false") as service:
+        assert service.call("GET", "/operators/") == []
+
+
+def test_a_database_newer_than_the_code_stops_the_start_with_one_line(new_databases: tuple[str, str]) -> None:
+    migrate(new_databases[0])
+    sql(new_databases[0], "UPDATE alembic_version SET version_num = '9999'")
+    for environment in ({}, {"CRM_MIGRATE": "false"}):
+        refused = start(new_databases[0], **environment)
+        assert refused.returncode != 0
+        assert "Traceback" not in refused.stderr
+        assert "9999" in next(line for line in refused.stderr.splitlines() if "ERROR" in line)
+    assert "9999" in run("migrate", expect=1, DATABASE_URL=new_databases[0])
