@@ -1,7 +1,6 @@
 """Which operator gets a contact: a draw by weight that never goes past a load limit (design.md, "Distribution").
 
-Everything here runs under the write lock, so that no other contact comes between a count and what follows from it. A
-transaction that shares the lock (see `db.postgres`) first locks the one operator whose load it changes.
+Everything here runs under the write lock, so that no other contact comes between a count and what follows from it.
 """
 
 import random
@@ -9,14 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, func, literal_column
+from sqlalchemy import Connection, bindparam, func
 from sqlmodel import col, select
 
-from crm.db.base import is_alone
-from crm.db.sql import next_id
-from crm.errors import NotAlone
-from crm.fields import BIG, IS_OPEN
-from crm.models import Contact, Operator, OperatorRef, SourceOperator
+from crm.fields import IS_OPEN
+from crm.models import Contact, Operator, SourceOperator
 
 ENTRY_COLUMNS: Any = (
     col(SourceOperator.operator_id),
@@ -42,25 +38,6 @@ LOAD: Any = (
     .scalar_subquery()
 )
 LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
-LOCK_OPERATOR = (
-    select(Operator.id)
-    .where(col(Operator.id) == bindparam("operator_id"))
-    .with_for_update(key_share=True)
-    .execution_options(wait=False)
-)
-NEW_IDS: Any = sqlalchemy.select(
-    next_id(literal_column("contact")).label("contact_id"),
-    func.coalesce(bindparam("lead_id", type_=BIG), next_id(literal_column("lead"))).label("lead_id"),
-)
-# Of an operator who is eligible at this source, its load; with the ids, taken only then, lest they need another trip.
-ROOM: Any = (
-    NEW_IDS.add_columns(LOAD.label("load"))
-    .select_from(Operator)
-    .join(SourceOperator)
-    .where(col(SourceOperator.source_id) == bindparam("source_id"), col(SourceOperator.weight) > 0)
-    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active))
-    .where(Operator.max_load > LOAD)
-)
 
 
 def draw(
@@ -71,7 +48,7 @@ def draw(
     count_load: the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
     Returns the entry drawn, or None when nobody is eligible, and what was seen of each (models.Candidate).
     """
-    seen = {entry.operator_id: _unseen(entry, excluded) for entry in entries}
+    seen = {entry.operator_id: unseen(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
     while candidates:
         [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
@@ -95,48 +72,17 @@ def obstacle(entry: Entry) -> Literal["zero_weight", "inactive"] | None:
     return None if entry.is_active else "inactive"
 
 
-def _unseen(entry: Entry, excluded: int | None = None) -> dict[str, Any]:
+def unseen(entry: Entry, excluded: int | None = None) -> dict[str, Any]:
+    """What is seen of an operator before anybody is drawn (models.Candidate)."""
     outcome = "excluded" if entry.operator_id == excluded else obstacle(entry) or "not_drawn"
     return {"operator_id": entry.operator_id, "weight": entry.weight, "outcome": outcome}
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share; 0 of nothing is 0 (design.md, "Statistics")."""
+    return part / whole if whole else 0.0
 
 
 def count_load(connection: Connection, operator_id: int) -> int:
     """How many contacts of the operator are new or in progress, over all sources."""
     return int(connection.execute(LOAD_OF_ONE, {"operator_id": operator_id}).scalar_one())
-
-
-def lock_operator(connection: Connection, operator_id: int | None) -> None:
-    """Keeps others that share the write lock from changing this operator's load; alone there are no others.
-
-    Only one in a transaction, else two could wait for each other. Raises NotAlone for nobody's contacts.
-    """
-    if not is_alone(connection):
-        if operator_id is None:
-            raise NotAlone
-        connection.execute(LOCK_OPERATOR, {"operator_id": operator_id})
-
-
-def choose_operator(
-    connection: Connection, source_id: int, entries: Sequence[Entry], rng: random.Random, lead_id: int | None
-) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
-    """Draws one of the operators of a source for a new contact, or None; and what was seen, as from `draw`.
-
-    The third value has contact_id, and lead_id if that was None: the ids for a new contact and a new lead. Raises
-    NotAlone if the first one drawn can't take it.
-    """
-    room: Any = None
-
-    def count(operator_id: int) -> int:
-        nonlocal room
-        lock_operator(connection, operator_id)
-        parameters = {"operator_id": operator_id, "source_id": source_id, "lead_id": lead_id}
-        room = connection.execute(ROOM, parameters).one_or_none()
-        if room is None and not is_alone(connection):
-            raise NotAlone
-        return int(room.load) if room else count_load(connection, operator_id)
-
-    drawn, seen = draw(entries, count, rng)
-    if drawn is None and not is_alone(connection):
-        raise NotAlone
-    ids = room or connection.execute(NEW_IDS, {"lead_id": lead_id}).one()
-    return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids

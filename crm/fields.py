@@ -1,7 +1,7 @@
 """The types of the fields: what a name, an id, a weight may be, and the words that design.md fixes."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -43,8 +43,22 @@ def _text_of_integer(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
+class BeyondAll(int):
+    """A number that no row has: to the database the highest there can be, but shown as it was sent."""
+
+    sent: int
+
+    def __new__(cls, sent: int) -> Self:
+        number = super().__new__(cls, MAX_ID)
+        number.sent = sent
+        return number
+
+    def __repr__(self) -> str:
+        return repr(self.sent)
+
+
 def within_64_bits(value: int) -> int:
-    return min(value, MAX_ID)
+    return value if value <= MAX_ID else BeyondAll(value)
 
 
 def _without_nul(value: str) -> str:

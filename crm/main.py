@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 import crm
-from crm.api import contacts, keys, leads, metrics, operators, sources, stats
+from crm.api import contacts, keys, leads, metrics, operators, registration, sources, stats
 from crm.db import open_database
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(Requests)
     answers.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
-    for module in (contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
+    for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
 
     @app.get("/health", tags=["Service"], summary="Is the service up?", responses=answers.responses(503))

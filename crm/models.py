@@ -270,6 +270,7 @@ class Assignment(AssignmentBase, Row, table=True):
     __table_args__ = (
         fields.one_of("reason", fields.Reason),
         Index("ix_assignment_contact_id", "contact_id", "id"),
+        Index("ix_assignment_operator_id", "operator_id"),  # else deleting an operator would read all of it
         {"sqlite_autoincrement": True},
     )
 

@@ -14,7 +14,7 @@ from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.db.base import is_alone
-from crm.distribution import ENTRIES, LOAD, Entry, _unseen, count_load, draw
+from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, unseen
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
 from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
@@ -158,7 +158,7 @@ class Distributor:
 
     def _seen_by_hand(self, source_id: int, operator: Operator, load: int) -> list[dict[str, Any]]:
         """What a draw would have stored, had it drawn this operator; one who doesn't serve the source has weight 0."""
-        seen = {entry.operator_id: _unseen(entry) for entry in self._read_entries(source_id)}
+        seen = {entry.operator_id: unseen(entry) for entry in self._read_entries(source_id)}
         chosen = seen.setdefault(operator.id, {"operator_id": operator.id, "weight": 0})
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())

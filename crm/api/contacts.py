@@ -1,22 +1,19 @@
-"""Contacts: one comes in, its lead is found, one operator gets it; later it is worked on and closed."""
+"""Contacts after they came in: found, handed on, worked on and closed."""
 
 import random
-import re
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
-from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import Connection, bindparam, exists, func, inspect, update
+from fastapi import APIRouter, HTTPException, Query
+from sqlalchemy import Connection, bindparam, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
-from crm import distribution, models
-from crm.db.base import get_row
-from crm.db.sql import add_rows
-from crm.errors import Conflict, Forbidden, NotFound, Unauthorized, Unprocessable
-from crm.events import note, note_assigned
-from crm.fields import HAS_EVENT, IS_PENDING, ContactStatus, Id, utcnow
-from crm.identity import KINDS, OWNERS, Claim, read_leads
-from crm.models import ApiKey, Assignment, Contact, Operator, Source, SourceOperator
+from crm import models
+from crm.db.base import get_row, lock_operator
+from crm.errors import Conflict, NotFound, Unprocessable
+from crm.fields import IS_PENDING, ContactStatus, Id, utcnow
+from crm.identity import read_leads
+from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import Distributor
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
@@ -38,27 +35,6 @@ CONTACTS: Any = (
     .outerjoin(Operator, col(Operator.id) == col(Contact.operator_id))
 )
 CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))
-REPEATED = (
-    select(col(Contact.id))
-    .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
-    .scalar_subquery()
-)
-HAS_KEY = exists().where(col(ApiKey.id) == bindparam("key_id"))
-# All that a registration asks, in one statement: a row for each operator of the source, or one without.
-ARRIVAL: Any = (
-    sqlalchemy.select(
-        *(col(Source.id), col(Source.name), col(Source.bot_id)),
-        REPEATED.label("repeated"),
-        HAS_KEY.label("has_key"),
-        *OWNERS,
-        *distribution.ENTRY_COLUMNS,
-    )
-    .outerjoin(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
-    .outerjoin(Operator, col(Operator.id) == col(SourceOperator.operator_id))
-    .order_by(col(SourceOperator.operator_id))
-)
-ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
-ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
 OPERATOR_OF = select(col(Contact.operator_id)).where(col(Contact.id) == bindparam("contact_id"))
 STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact_id"))
 SET_STATUS = (
@@ -112,63 +88,6 @@ def read_contact(connection: Connection, contact_id: int) -> models.ContactPubli
     return contacts[0]
 
 
-def register(
-    connection: Connection, body: models.ContactCreate, claim: Claim, rng: random.Random, caller: Caller
-) -> tuple[models.ContactPublic, bool]:
-    """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
-
-    Raises NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not that
-    source) and Unauthorized (revoked).
-    """
-    source_id = caller.source_id or body.source_id
-    by_id = source_id is not None
-    key = source_id if by_id else body.source_bot_id
-    arrival = ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT
-    identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
-    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id}
-    rows = connection.execute(arrival, parameters).all()
-    if caller.source_id is not None:
-        if not rows or not rows[0].has_key:
-            raise Unauthorized("this key is not known, or no longer")
-        if body.source_id not in (None, caller.source_id) or body.source_bot_id not in (None, rows[0].bot_id):
-            raise Forbidden(f"this key is for source {caller.source_id} only")
-    if not rows:
-        raise NotFound("source" if by_id else "source with bot_id", key)
-    source = rows[0]
-    if source.repeated is not None:
-        note(connection, "contact repeated", contact_id=source.repeated, source_id=source.id)
-        return read_contact(connection, source.repeated), False
-    owners = {kind: owner for kind in KINDS if (owner := getattr(source, f"owner_of_{kind}")) is not None}
-    entries, lead_id = rows if source.operator_id is not None else [], next(iter(owners.values()), None)
-    operator, candidates, ids = distribution.choose_operator(connection, source.id, entries, rng, lead_id)
-    operator_id, now = operator.id if operator else None, utcnow()
-    name = (body.lead_name or "").strip() or None
-    lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
-    values: dict[str, Any] = {
-        "id": ids.contact_id,
-        "message": body.message,
-        "priority": body.priority,
-        "event_id": body.event_id,
-        "created_at": now,
-        "lead_id": lead.id,
-        "source_id": source.id,
-        "operator_id": operator_id,
-        "status": "new" if operator else "pending",
-        "identity_note": identity_note,
-        "assigned_at": now if operator else None,
-        "closed_at": None,
-    }
-    reason = "distributed" if operator else "queued"
-    entry = {"contact_id": ids.contact_id, "operator_id": operator_id, "reason": reason}
-    history = {**entry, "created_at": now, "candidates": candidates}
-    add_rows(connection, *lead_rows, (Contact, values), (Assignment, history))
-    if lead_id is None:
-        note(connection, "lead created", lead_id=lead.id)
-    note_assigned(connection, candidates, **entry, source_id=source.id, waited=0.0 if operator else None)
-    source_ref = models.SourceRef(id=source.id, name=source.name, bot_id=source.bot_id)
-    return models.ContactPublic(**values, lead=lead, source=source_ref, operator=operator), True
-
-
 def change_status(
     connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random, caller: Caller
 ) -> models.ContactPublic:
@@ -176,7 +95,7 @@ def change_status(
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
     if owner is None or caller.operator_id not in (None, owner.operator_id):
         raise NotFound("contact", contact_id)
-    distribution.lock_operator(connection, owner.operator_id)
+    lock_operator(connection, owner.operator_id)
     before = connection.execute(STATUS, {"contact_id": contact_id}).scalar_one()
     if status != before:
         if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
@@ -188,47 +107,13 @@ def change_status(
     return read_contact(connection, contact_id)
 
 
-@router.post(
-    "/",
-    status_code=201,
-    response_model=models.ContactPublic | models.ContactReceipt,
-    summary="Register a contact",
-    responses={
-        **responses(404),
-        200: {
-            "model": models.ContactPublic | models.ContactReceipt,
-            "description": "A repeat of this event_id: the first contact, as it is now.",
-        },
-    },
-)
-async def create_contact(body: models.ContactCreate, service: ServiceDep, caller: CallerDep) -> Response:
-    """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
-
-    Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
-    """
-    claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
-    if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
-        raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])
-    contact, is_new = await service.database.execute(
-        lambda connection: register(connection, body, claim, service.rng, caller)
-    )
-    answer = contact if caller.source_id is None else receipt(contact, body, claim)
-    return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")
-
-
-def receipt(contact: models.ContactPublic, body: models.ContactCreate, claim: Claim) -> models.ContactReceipt:
-    """What a bot may know of a contact: of the lead nothing that other bots said."""
-    lists: Any = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
-    lead = models.LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
-    said = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
-    return models.ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": said})
-
-
 @router.get("/", summary="List contacts")
 def list_contacts(
     query: Annotated[ContactQuery, Query()], session: SessionDep, caller: CallerDep
 ) -> list[models.ContactPublic]:
     """Newest first, or with `order=queue` the waiting ones in the order of handing out. Filters combine with AND."""
+    if query.order == "queue" and query.before_id is not None:
+        raise Unprocessable([(("query", "before_id"), "the queue is not in the order of ids: page it with skip")])
     statement = caller.own(CONTACTS)
     for field in ("lead_id", "source_id", "operator_id", "status"):
         value = getattr(query, field)

@@ -9,7 +9,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.api.keys import note_revoked
 from crm.db.base import get_row
-from crm.distribution import ENTRIES, count_load, obstacle
+from crm.distribution import ENTRIES, count_load, obstacle, ratio
 from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import BotId, Description, Id, Name, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
@@ -66,11 +66,6 @@ class CandidatePublic(SQLModel):
     eligible: bool
     reason: Literal["zero_weight", "inactive", "full"] | None = Field(description="Why it is not eligible.")
     probability: float = Field(description="weight / sum of the weights of the eligible.")
-
-
-def ratio(part: float, whole: float) -> float:
-    """A share; 0 of nothing is 0 (design.md, "Statistics")."""
-    return part / whole if whole else 0.0
 
 
 def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
@@ -154,7 +149,7 @@ def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePub
         answer.append(CandidatePublic.model_validate(fields))
     total = sum(candidate.weight for candidate in answer if candidate.eligible)
     for candidate in answer:
-        candidate.probability = candidate.weight / total if candidate.eligible else 0
+        candidate.probability = ratio(candidate.weight, total) if candidate.eligible else 0
     return answer
 
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.api.sources import ratio
 from crm.db.base import get_row
 from crm.db.sql import seconds_between
+from crm.distribution import ratio
 from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.web.answers import responses

@@ -16,11 +16,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, exc
-from sqlmodel import Session, SQLModel
+from sqlalchemy import Connection, Engine, bindparam, exc
+from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
-from crm.errors import NotFound, StartupError, Unavailable
+from crm.errors import NotAlone, NotFound, StartupError, Unavailable
+from crm.models import Operator
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=SQLModel)
@@ -32,6 +33,25 @@ FOR_TURN = 0.4  # of the busy time-out; the rest is for locks and answers
 def is_alone(connection: Connection) -> bool:
     """Whether this transaction excludes all others that write."""
     return not connection.get_execution_options().get("shared", False)
+
+
+LOCK_OPERATOR = (
+    select(Operator.id)
+    .where(col(Operator.id) == bindparam("operator_id"))
+    .with_for_update(key_share=True)
+    .execution_options(wait=False)
+)
+
+
+def lock_operator(connection: Connection, operator_id: int | None) -> None:
+    """Before a load is counted: keeps others that share the write lock from changing it; alone there are no others.
+
+    Only one in a transaction, else two could wait for each other. Raises NotAlone for nobody's contacts.
+    """
+    if not is_alone(connection):
+        if operator_id is None:
+            raise NotAlone
+        connection.execute(LOCK_OPERATOR, {"operator_id": operator_id})
 
 
 def get_row(session: Session, table: type[Row], row_id: int) -> Row:
@@ -159,7 +179,7 @@ class Database(ABC):
 
 
 def _end(session: Session) -> None:
-    with suppress(exc.DBAPIError):  # all is read
+    with suppress(exc.SQLAlchemyError):  # all is read, or the error that ended it was raised where it came up
         session.commit()  # after a rollback psycopg would prepare its statements again
     session.close()
 

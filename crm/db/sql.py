@@ -1,11 +1,12 @@
 """What SQL says in two ways: functions and inserts that each engine gets in its own words."""
 
+import re
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Float, bindparam, insert, inspect
+from sqlalchemy import BigInteger, Connection, Float, bindparam, insert, inspect, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
@@ -16,11 +17,38 @@ def contains(session: Session, column: Any, part: str) -> Any:
 
     Letter by letter, for SQLite's LIKE and lower() know only ASCII, and PostgreSQL's only the letters of its locale.
     """
-    letters = [{char, *(other for other in (char.lower(), char.upper()) if len(other) == 1)} for char in part]
-    if session.get_bind().dialect.name == "sqlite":
-        return column.op("GLOB")(f"*{''.join(map(_glob_class, letters))}*")
-    codes = ("".join(f"\\U{ord(char):08x}" for char in variants) for variants in letters)
-    return column.op("~")("".join(f"[{variants}]" for variants in codes))
+    choices = [_spellings(letters) for letters in IN_TWO_LETTERS.findall(part)]
+    if session.get_bind().dialect.name == "sqlite":  # GLOB knows no alternatives: at most 16, the rest is as written
+        spellings = [chain(*spelling) for spelling in islice(product(*choices), 16)]
+        return or_(*(column.op("GLOB")(f"*{''.join(map(_glob_class, letters))}*") for letters in spellings))
+    regexes = ("|".join("".join(map(_regex_class, letters)) for letters in spellings) for spellings in choices)
+    return column.op("~")("".join(f"(?:{regex})" for regex in regexes))
+
+
+ALIKE = ("σςΣ", "iIİı")
+IN_TWO_LETTERS = re.compile("ss|ß|ẞ|i\u0307|İ|.", re.IGNORECASE | re.DOTALL)
+
+
+def _spellings(letters: str) -> list[list[set[str]]]:
+    """Each a list of letters, each with its cases: two lists for what is one letter in one case and two in the other.
+
+    That is the sharp s, whose capital is SS, and the dotted I, which has its dot apart when it is small.
+    """
+    if letters.upper() in ("SS", "ẞ"):
+        return [[_cases("s"), _cases("s")], [{"ß", "ẞ"}]]
+    if letters == "İ" or letters[1:] == "\u0307":
+        return [[_cases("i")], [_cases("i"), {"\u0307"}]]
+    return [[_cases(letters)]]
+
+
+def _cases(letter: str) -> set[str]:
+    alike = next((letters for letters in ALIKE if letter in letters), "")
+    return {letter, *alike, *(other for other in (letter.lower(), letter.upper()) if len(other) == 1)}
+
+
+def _regex_class(variants: set[str]) -> str:
+    codes = (f"\\U{ord(letter):08x}" for letter in variants)
+    return f"[{''.join(codes)}]"
 
 
 def _glob_class(variants: set[str]) -> str:

@@ -320,3 +320,12 @@ def test_the_queue_is_in_the_order_of_handing_out(api: Api) -> None:
     assert ids(api, "?order=queue") == [waiting[2], waiting[1], waiting[3], waiting[0]]
     assert ids(api, f"?order=queue&source_id={shop}&limit=2") == [waiting[2], waiting[3]]
     assert ids(api, "?order=queue&status=new") == []
+
+
+def test_the_queue_is_not_paged_by_id_but_by_skip(api: Api) -> None:
+    shop = api.source()
+    waiting = [api.contact(shop, priority=priority)["id"] for priority in (0, 9, 5)]
+    [problem] = api.get(f"/contacts/?order=queue&before_id={waiting[0]}", expect=422)["detail"]
+    assert problem["loc"] == ["query", "before_id"]
+    pages = [ids(api, f"?order=queue&limit=1&skip={skip}") for skip in range(3)]
+    assert pages == [[waiting[1]], [waiting[2]], [waiting[0]]]

@@ -85,6 +85,36 @@ def test_q_finds_a_part_of_name_or_identifier_in_any_case(leads: Api, part: str,
     assert ids(leads, f"?q={quote(part, safe='')}") == found
 
 
+@pytest.mark.parametrize(
+    ("spellings", "others"),
+    [
+        (["Οδυσσεύς", "ΟΔΥΣΣΕΎΣ", "οδυσσεύσ"], ["Οδυσσέας"]),
+        (["Straße 5", "STRASSE 5", "STRAẞE 5", "strasse 5", "StraSse 5"], ["Strase 5", "Stra\u03b2e 5"]),
+        (["İpek", "i̇pek", "ipek", "IPEK", "I\u0307PEK"], ["pek"]),
+        (["Ilgaz", "ılgaz", "ILGAZ"], ["lgaz"]),
+        (["Fußweg-Maßstab", "FUSSWEG-MASSSTAB", "fussweg-maßstab"], ["fußweg-maßtab"]),
+    ],
+)
+def test_q_finds_letters_that_change_more_than_their_case(api: Api, spellings: list[str], others: list[str]) -> None:
+    """The final sigma, the sharp s whose capital is two letters, the i that has a dot or none."""
+    source_id = api.source()
+    for name in [*spellings, *others]:
+        api.contact(source_id, f"tg:{len(api.get('/leads/'))}", lead_name=name)
+    for spelling in spellings:
+        found = {lead["name"] for lead in api.get(f"/leads/?q={quote(spelling)}")}
+        # What is asked for without a dot need not be found with the dot as a letter of its own.
+        missing = {name for name in spellings if "\u0307" in name} if "\u0307" not in unfolded(spelling) else set()
+        assert set(spellings) - missing <= found <= set(spellings), spelling
+
+
+def unfolded(text: str) -> str:
+    return text.replace("İ", "i\u0307")
+
+
+def test_q_of_many_such_letters_is_answered(leads: Api) -> None:
+    assert ids(leads, f"?q={'ß' * 255}") == []
+
+
 def test_q_finds_a_lead_once_however_often_it_matches(leads: Api) -> None:
     """Ivan: in the name and in the e-mail."""
     assert ids(leads, "?q=ivan") == [1]

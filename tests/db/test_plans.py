@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, inspect
 
 from crm.main import create_app
 from tests.bench.history import add_history, add_team
@@ -97,6 +97,21 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(grown: Api, databas
             if "advisory" not in statement:
                 bad += [(path, statement, step) for step in bad_steps(database, statement, parameters)]
     assert bad == []
+
+
+def test_deleting_an_operator_reads_no_history(grown: Api, database: str) -> None:
+    """Neither to see whether it ever had a contact, nor to check the references to it."""
+    with statements() as sent:
+        grown.delete("/operators/1", expect=409)
+        grown.delete(f"/operators/{grown.operator('New')}")
+    looked = [each for each in sent if re.search("FROM (contact|assignment)", each[0])]
+    assert len(looked) >= 3
+    assert [step for each in looked for step in bad_steps(database, *each)] == []
+    engine = create_engine(database)
+    for table in ("contact", "assignment"):
+        indexed = {index["column_names"][0] for index in inspect(engine).get_indexes(table)}
+        assert {key["constrained_columns"][0] for key in inspect(engine).get_foreign_keys(table)} <= indexed
+    engine.dispose()
 
 
 @pytest.mark.parametrize("call", ["timeline?minutes=60", "sources?since={day}", "operators?since={day}&until={now}"])

@@ -126,6 +126,15 @@ def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing
         assert [contact["id"] for contact in api.get("/contacts/")] == [3, 2, 1]
 
 
+def test_a_connection_that_breaks_in_the_middle_of_reading_is_a_503(database: str) -> None:
+    with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
+        Api(client).contact(Api(client).source(), lead_name="Ivan")
+        proxy.lose = b"Ivan"  # in the answer of the second statement
+        answer = client.get("/leads/")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert [lead["name"] for lead in Api(client).get("/leads/")] == ["Ivan"]
+
+
 def test_a_server_that_freezes_gives_503_within_5_seconds_also_on_open_connections(own_server: Server) -> None:
     with serving(own_server.create_database()) as service, ThreadPoolExecutor(40) as pool:
         body = {"source_id": add_source(service, operators=1, max_load=100), "lead_external_id": "tg:1"}

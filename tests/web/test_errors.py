@@ -174,6 +174,7 @@ def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) ->
         ("GET", "/operators/{}/stats"),
         ("GET", "/sources/{}"),
         ("DELETE", "/sources/{}"),
+        ("GET", "/sources/{}/candidates"),
         ("GET", "/stats/sources/{}"),
         ("GET", "/contacts/{}"),
         ("GET", "/leads/{}"),
@@ -183,9 +184,27 @@ def test_an_extreme_query_that_can_be_used_finds_nothing(team: Api, url: str) ->
 def test_what_is_not_there_is_404_and_what_is_no_id_422(api: Api, method: str, url: str) -> None:
     body = {} if method == "PATCH" else None
     for number in (1, 2**63 - 1, 2**63, 10**30):
-        assert "not found" in api.call(method, url.format(number), body, expect=404)["detail"]
+        assert f" {number} not found" in api.call(method, url.format(number), body, expect=404)["detail"]
     for text in ("0", "-1", "x", "1.5", "%00"):
         assert api.call(method, url.format(text), body, expect=422)["detail"][0]["loc"][0] == "path"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "body"),
+    [
+        ("POST", "/contacts/", {"source_id": 10**30, "lead_external_id": "tg:1"}),
+        ("POST", "/contacts/1/assign", {"operator_id": 10**30}),
+        ("PUT", "/sources/1/operators", [{"operator_id": 10**30}]),
+        ("POST", "/sources/1/operators", {"operator_id": 10**30}),
+        ("PATCH", f"/sources/1/operators/{10**30}", {"weight": 1}),
+        ("PATCH", f"/contacts/{10**30}/status", {"status": "closed"}),
+        ("POST", "/keys/", {"role": "operator", "operator_id": 10**30, "name": "x"}),
+        ("POST", f"/contacts/distribute?source_id={10**30}", None),
+    ],
+)
+def test_an_id_beyond_64_bits_is_shown_as_it_was_sent(team: Api, method: str, url: str, body: Any) -> None:
+    team.contact(1)
+    assert f"{10**30} not found" in team.call(method, url, body, expect=404)["detail"]
 
 
 def test_an_unknown_path_and_a_wrong_method_answer_in_the_same_shape(api: Api, client: TestClient) -> None:

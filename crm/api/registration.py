@@ -1,0 +1,210 @@
+"""POST /contacts/: a contact comes in, its lead is found, one operator gets it, and all is written at once."""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy
+from fastapi import APIRouter, Response
+from sqlalchemy import Connection, bindparam, exists, func, literal_column
+from sqlmodel import SQLModel, col, select
+
+from crm.api.contacts import read_contact
+from crm.db.base import is_alone, lock_operator
+from crm.db.sql import add_rows, next_id
+from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw
+from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
+from crm.events import note, note_assigned
+from crm.fields import BIG, HAS_EVENT, utcnow
+from crm.identity import KINDS, OWNERS, Claim
+from crm.models import (
+    ApiKey,
+    Assignment,
+    Contact,
+    ContactCreate,
+    ContactPublic,
+    ContactReceipt,
+    Lead,
+    LeadReceipt,
+    Operator,
+    OperatorRef,
+    Source,
+    SourceOperator,
+    SourceRef,
+)
+from crm.web.answers import responses
+from crm.web.auth import Caller, CallerDep
+from crm.web.deps import ServiceDep
+
+router = APIRouter(prefix="/contacts", tags=["Contacts"])
+
+REPEATED = (
+    select(col(Contact.id))
+    .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
+    .scalar_subquery()
+)
+HAS_KEY = exists().where(col(ApiKey.id) == bindparam("key_id"))
+# All that a registration asks, in one statement: a row for each operator of the source, or one without.
+ARRIVAL: Any = (
+    sqlalchemy.select(
+        *(col(Source.id), col(Source.name), col(Source.bot_id)),
+        REPEATED.label("repeated"),
+        HAS_KEY.label("has_key"),
+        *OWNERS,
+        *ENTRY_COLUMNS,
+    )
+    .outerjoin(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
+    .outerjoin(Operator, col(Operator.id) == col(SourceOperator.operator_id))
+    .order_by(col(SourceOperator.operator_id))
+)
+ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
+ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
+# The ids of the rows to come: of the contact, and of its lead if that is new.
+NEW_IDS: Any = sqlalchemy.select(
+    next_id(literal_column("contact")).label("contact_id"),
+    func.coalesce(bindparam("lead_id", type_=BIG), next_id(literal_column("lead"))).label("lead_id"),
+)
+# The same with the load of an operator who has room, for else they are not needed yet: together they need one trip.
+ROOM: Any = (
+    NEW_IDS.add_columns(LOAD.label("load"))
+    .select_from(Operator)
+    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.max_load) > LOAD)
+)
+
+
+def register(
+    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller
+) -> tuple[ContactPublic, bool]:
+    """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
+
+    Raises NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not that
+    source) and Unauthorized (revoked).
+    """
+    arrival, entries = look_up(connection, body, claim, caller)
+    if arrival.repeated is not None:
+        note(connection, "contact repeated", contact_id=arrival.repeated, source_id=arrival.id)
+        return read_contact(connection, arrival.repeated), False
+    owners = {kind: owner for kind in KINDS if (owner := getattr(arrival, f"owner_of_{kind}")) is not None}
+    operator, candidates, ids = choose_operator(connection, entries, rng, next(iter(owners.values()), None))
+    now, name = utcnow(), (body.lead_name or "").strip() or None
+    lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
+    contact: dict[str, Any] = {
+        "id": ids.contact_id,
+        "message": body.message,
+        "priority": body.priority,
+        "event_id": body.event_id,
+        "created_at": now,
+        "lead_id": lead.id,
+        "source_id": arrival.id,
+        "operator_id": operator.id if operator else None,
+        "status": "new" if operator else "pending",
+        "identity_note": identity_note,
+        "assigned_at": now if operator else None,
+        "closed_at": None,
+    }
+    save(connection, contact, candidates, lead_rows)
+    source = SourceRef(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)
+    return ContactPublic(**contact, lead=lead, source=source, operator=operator), True
+
+
+def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: Caller) -> tuple[Any, Sequence[Entry]]:
+    """What is known of the source, the event, the key and the identifiers (a row of ARRIVAL) and who serves it.
+
+    Raises as `register` does for the source and the key.
+    """
+    source_id = caller.source_id or body.source_id
+    by_id = source_id is not None
+    key = source_id if by_id else body.source_bot_id
+    identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
+    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id}
+    rows = connection.execute(ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters).all()
+    if caller.source_id is not None:
+        if not rows or not rows[0].has_key:
+            raise Unauthorized("this key is not known, or no longer")
+        if body.source_id not in (None, caller.source_id) or body.source_bot_id not in (None, rows[0].bot_id):
+            raise Forbidden(f"this key is for source {caller.source_id} only")
+    if not rows:
+        raise NotFound("source" if by_id else "source with bot_id", key)
+    return rows[0], rows if rows[0].operator_id is not None else []
+
+
+def choose_operator(
+    connection: Connection, entries: Sequence[Entry], rng: random.Random, lead_id: int | None
+) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
+    """Draws one of the operators of the source, or None; what was seen, as from `draw`; and the new ids.
+
+    The ids are a row with contact_id, and lead_id if that was None. Raises NotAlone if the first drawn is full.
+    """
+    room: Any = None
+
+    def check_load(operator_id: int) -> int:
+        nonlocal room
+        lock_operator(connection, operator_id)
+        room = connection.execute(ROOM, {"operator_id": operator_id, "lead_id": lead_id}).one_or_none()
+        if room is None and not is_alone(connection):
+            raise NotAlone
+        return int(room.load) if room else count_load(connection, operator_id)
+
+    drawn, seen = draw(entries, check_load, rng)
+    if drawn is None and not is_alone(connection):
+        raise NotAlone
+    ids = room or connection.execute(NEW_IDS, {"lead_id": lead_id}).one()
+    return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
+
+
+def save(
+    connection: Connection,
+    contact: dict[str, Any],
+    candidates: list[dict[str, Any]],
+    lead_rows: Sequence[tuple[type[SQLModel], dict[str, Any]]],
+) -> None:
+    """Writes the contact with the first line of its history and what is new of its lead, and notes what happened.
+
+    contact: by column. candidates, lead_rows: as from `draw` and `find_lead`.
+    """
+    reason = "queued" if contact["operator_id"] is None else "distributed"
+    entry = {"contact_id": contact["id"], "operator_id": contact["operator_id"], "reason": reason}
+    history = {**entry, "created_at": contact["created_at"], "candidates": candidates}
+    add_rows(connection, *lead_rows, (Contact, contact), (Assignment, history))
+    for table, row in lead_rows:
+        if table is Lead:
+            note(connection, "lead created", lead_id=row["id"])
+    waited = None if contact["operator_id"] is None else 0.0
+    note_assigned(connection, candidates, **entry, source_id=contact["source_id"], waited=waited)
+
+
+@router.post(
+    "/",
+    status_code=201,
+    response_model=ContactPublic | ContactReceipt,
+    summary="Register a contact",
+    responses={
+        **responses(404),
+        200: {
+            "model": ContactPublic | ContactReceipt,
+            "description": "A repeat of this event_id: the first contact, as it is now.",
+        },
+    },
+)
+async def create_contact(body: ContactCreate, service: ServiceDep, caller: CallerDep) -> Response:
+    """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
+
+    Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
+    """
+    claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
+    if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
+        raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])
+    contact, is_new = await service.database.execute(
+        lambda connection: register(connection, body, claim, service.rng, caller)
+    )
+    answer = contact if caller.source_id is None else receipt(contact, body, claim)
+    return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")
+
+
+def receipt(contact: ContactPublic, body: ContactCreate, claim: Claim) -> ContactReceipt:
+    """What a bot may know of a contact: of the lead nothing that other bots said."""
+    lists: Any = {f"{kind}s": [claim.values[kind]] if kind in claim.values else [] for kind in KINDS}
+    lead = LeadReceipt.model_construct(id=contact.lead_id, name=(body.lead_name or "").strip() or None, **lists)
+    said = contact.identity_note and re.sub(r"belongs to lead \d+", "belongs to another lead", contact.identity_note)
+    return ContactReceipt.model_construct(**{**contact.__dict__, "lead": lead, "identity_note": said})
