@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Security
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
@@ -22,7 +23,8 @@ from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
 from crm.web.deps import Service, SessionDep
-from crm.web.requests import Requests, set_up_logs
+from crm.web.logs import set_up_logs
+from crm.web.requests import Requests, request_id
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -83,6 +85,8 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(Requests)
+    # Around it. No validator, for that logs a line of its own for each id that it refuses.
+    app.add_middleware(CorrelationIdMiddleware, generator=request_id, transformer=request_id, validator=None)
     answers.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from crm.errors import DomainError
+from crm.web.auth import authenticate
 
 RETRY_AFTER = 1  # seconds
 log = logging.getLogger(__name__)
@@ -54,13 +55,14 @@ def add_handlers(app: FastAPI) -> None:
         problems = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
         if problems[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
             problems[0]["msg"] = "send the body as JSON, with the header Content-Type: application/json"
-        return answer(422, problems)
+        return await malformed(request, problems)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is no JSON
-            return answer(422, [{"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}])
+            problem = {"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8"}
+            return await malformed(request, [problem])
         if error.status_code == 405:  # Starlette names only the methods of the first route with this path
             headers["Allow"] = _allowed_methods(request) or headers["Allow"]
         return answer(error.status_code, error.detail, headers)
@@ -71,6 +73,13 @@ def add_handlers(app: FastAPI) -> None:
     async def database_unavailable(_: Request, error: OperationalError | InternalError | TimeoutError) -> Response:
         log.warning("database unavailable: %s", " ".join(str(getattr(error, "orig", error)).split()))
         return answer(503, "the database is not available at the moment, nothing was changed: try again")
+
+
+async def malformed(request: Request, problems: list[dict[str, Any]]) -> Response:
+    """A 422, but only for who may call: FastAPI reads the body before it asks who calls. What this raises is answered
+    by the handlers around this one."""
+    await authenticate.confirm(request)
+    return answer(422, problems)
 
 
 def _allowed_methods(request: Request) -> str:

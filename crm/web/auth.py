@@ -20,6 +20,7 @@ from fastapi.security import APIKeyHeader
 from sqlalchemy import bindparam, update
 from sqlmodel import SQLModel, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
+from token_bucket import Limiter, MemoryStorage
 
 from crm.db.base import Database
 from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
@@ -64,59 +65,64 @@ ADMIN = Caller()
 
 
 class Callers:
-    """The callers whose keys were seen, how much each may still ask for, and when their last use was written."""
+    """The callers whose keys were seen."""
 
     def __init__(self, admin_key: str | None, rate: float) -> None:
         """admin_key: None serves only the same machine. rate: requests a second of each key; twice as many at once."""
         self.is_open = admin_key is None
-        self.known: dict[str, Caller] = {}
         self._admin = digest_of(admin_key or "")
-        self._rate, self._buckets = rate, dict[str, tuple[float, float]]()
-        self._written: dict[int, float] = {}
-        self._tasks = set[Task[None]]()  # else they could be collected before they are done
+        self._known: dict[str, Caller] = {}
+        self._last_uses = LastUses()
+        self._rate, self._buckets = rate, Limiter(rate, int(2 * rate), MemoryStorage())
 
     async def find(self, digest: str, route: str, database: Database) -> Caller:
         """Raises Unauthorized."""
         if secrets.compare_digest(digest, self._admin):
             return ADMIN
-        caller = self.known.get(digest)
+        caller = self._known.get(digest)
         # Whether a source's key still holds is looked up by the transaction that registers the contact.
         if caller is None or (caller.role, route) != ("source", "create_contact"):
-            async with database.read() as session:
-                row = await run_in_threadpool(lambda: session.connection().execute(KEY, {"hash": digest}).one_or_none())
-            if row is None:
-                self.known.pop(digest, None)
-                raise Unauthorized("this key is not known, or no longer")
-            caller = self.known[digest] = Caller(**row._mapping)
-        self._note_use(caller.key_id or 0, database)
+            caller = await self.look_up(digest, database)
+        self._last_uses.note(caller.key_id or 0, database)
         return caller
 
-    def take(self, digest: str) -> None:
+    async def look_up(self, digest: str, database: Database) -> Caller:
+        """As the database has it now. Raises Unauthorized."""
+        async with database.read() as session:
+            row = await run_in_threadpool(lambda: session.connection().execute(KEY, {"hash": digest}).one_or_none())
+        if row is None:
+            self._known.pop(digest, None)
+            raise Unauthorized("this key is not known, or no longer")
+        self._known[digest] = Caller(**row._mapping)
+        return self._known[digest]
+
+    def take_turn(self, digest: str) -> None:
         """Raises TooManyRequests when the bucket of this key is empty."""
-        now = time.monotonic()
-        left, at = self._buckets.get(digest, (2 * self._rate, now))
-        left = min(2 * self._rate, left + (now - at) * self._rate)
-        if left < 1:
+        if not self._buckets.consume(digest):
             raise TooManyRequests(f"more than {self._rate:g} requests a second: wait")
-        self._buckets[digest] = left - 1, now
 
-    def _note_use(self, key_id: int, database: Database) -> None:
-        """Writes the time of the last use, at most once a minute, while the request goes on."""
+
+class LastUses:
+    """Writes when a key was last used, at most once a minute, while the request goes on."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, float] = {}  # by the id of the key
+        self._tasks = set[Task[None]]()  # else they could be collected before they are done
+
+    def note(self, key_id: int, database: Database) -> None:
         now = time.monotonic()
-        if now - self._written.get(key_id, -USE_WRITTEN_EVERY) < USE_WRITTEN_EVERY:
-            return
-        self._written[key_id] = now
+        if now - self._written.get(key_id, -USE_WRITTEN_EVERY) >= USE_WRITTEN_EVERY:
+            self._written[key_id] = now
+            task = create_task(self._write(key_id, database))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-        async def write() -> None:
-            use = {"key": key_id, "now": utcnow(), "before": utcnow() - timedelta(seconds=USE_WRITTEN_EVERY)}
-            try:
-                await database.execute(lambda connection: connection.execute(NOTE_USE, use))
-            except Exception as error:
-                log.warning("the last use of key %s was not written: %s", key_id, type(error).__name__)
-
-        task = create_task(write())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _write(self, key_id: int, database: Database) -> None:
+        use = {"key": key_id, "now": utcnow(), "before": utcnow() - timedelta(seconds=USE_WRITTEN_EVERY)}
+        try:
+            await database.execute(lambda connection: connection.execute(NOTE_USE, use))
+        except Exception as error:
+            log.warning("the last use of key %s was not written: %s", key_id, type(error).__name__)
 
 
 NOTE_USE = (
@@ -143,16 +149,29 @@ class Authentication(APIKeyHeader):
             return _local_caller(request)
         if "caller" in request.scope:  # asked for before, by a route that shares its answers
             return cast(Caller, request.scope["caller"])
-        key = request.headers.get(self.model.name)
-        if not key:
-            raise Unauthorized("send a key in the header X-API-Key")
-        digest, route = digest_of(key), request.scope["route"].name
+        digest, route = self._digest(request), request.scope["route"].name
         caller = await callers.find(digest, route, request.app.state.service.database)
-        callers.take(digest)
+        callers.take_turn(digest)
         if caller.role not in ("admin", OPEN_TO.get(route)):
             raise Forbidden(f"a key of the role {caller.role} can't do this")
         request.scope["caller"] = caller
         return caller
+
+    async def confirm(self, request: Request) -> None:
+        """For a malformed request, which is refused before any transaction has looked whether a source's key holds.
+
+        Raises as the call does.
+        """
+        caller = await self(request)
+        if caller.role == "source":
+            callers: Callers = request.app.state.callers
+            await callers.look_up(self._digest(request), request.app.state.service.database)
+
+    def _digest(self, request: Request) -> str:
+        key = request.headers.get(self.model.name)
+        if not key:
+            raise Unauthorized("send a key in the header X-API-Key")
+        return digest_of(key)
 
 
 @lru_cache(1024)

@@ -1,27 +1,17 @@
-"""What happens to each request before a route sees it, and to each answer: its id, size, headers and log line.
-
-Log lines hold no path, query, body, phone, e-mail, message or key, and no exception's own words: the route, and ids.
-"""
+"""What happens to each request before a route sees it, and to each answer: its size, headers and log line."""
 
 import asyncio
-import json
-import logging
-import os
 import re
 import secrets
-import sys
 import time
-import traceback
-from contextvars import ContextVar
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crm.errors import StartupError
 from crm.events import tell
+from crm.web import logs
 from crm.web.answers import answer
 
 MAX_BODY = 256 * 1024  # bytes
@@ -29,60 +19,78 @@ TOO_LARGE = "the body is larger than 256 KiB"
 ID = re.compile(r"\d{1,9}")  # shorter than any phone
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 HEADERS += [(b"cache-control", b"no-cache")]  # a file of the page is asked for again after an update
-log = logging.getLogger("crm.requests")
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+def request_id(given: str = "") -> str:
+    """The caller's own if it is a plain one, else a new one."""
+    return given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
 
 
 class Requests:
-    """The middleware around all others of ours."""
+    """The middleware around all others of ours but the one that gives each request its id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await Exchange(scope, receive, send).run(self.app)
+        else:
             await self.app(scope, receive, partial(_send_in_one_line, send))
-            return
-        begin, size, status = time.perf_counter(), 0, 0
-        headers = dict(scope["headers"])
-        given, length = headers.get(b"x-request-id", b""), headers.get(b"content-length", b"")
-        own_id = given if re.fullmatch(rb"[\w.-]{1,64}", given) else secrets.token_hex(8).encode()
-        request_id.set(own_id.decode())
 
-        async def receive_little() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise HTTPException(413, TOO_LARGE)
-            return message
 
-        async def send_marked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                own = [*HEADERS, (b"x-request-id", own_id)]
-                if status == 413:
-                    own.append((b"connection", b"close"))  # the rest of the body is not read
-                message["headers"] = [*message["headers"], *own]
-            await send(message)
+class Exchange:
+    """One request and its answer."""
 
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._begin = time.perf_counter()
+        self._size = 0  # bytes of the body so far
+        self._status = 0  # 0: not answered yet
+
+    async def run(self, app: ASGIApp) -> None:
+        """Answers in any case: too large, cut off by a stop, or failed."""
         try:
-            if length.isdigit() and int(length) > MAX_BODY:
-                await answer(413, TOO_LARGE)(scope, receive, send_marked)
+            if self._says_too_large():
+                await self._answer(413, TOO_LARGE)
             else:
-                await self.app(scope, receive_little, send_marked)
+                await app(self._scope, self._receive_little, self._send_marked)
         except asyncio.CancelledError:
-            if status != 0:
+            if self._status != 0:
                 raise
-            await answer(503, "the service was stopped meanwhile: it may be done or not")(scope, receive, send_marked)
+            await self._answer(503, "the service was stopped meanwhile: it may be done or not")
         finally:
-            if status == 0:  # it failed, and the server will log how
-                await answer(500, "internal error")(scope, receive, send_marked)
-            ids = {name: value for name, value in scope.get("path_params", {}).items() if ID.fullmatch(str(value))}
-            route = getattr(scope.get("route"), "path_format", "-")
-            fields = {"method": scope["method"], "route": route, **ids, "status": status}
-            tell([("request", {**fields, "seconds": round(time.perf_counter() - begin, 6)})], log)
+            if self._status == 0:  # it failed, and the server will log how
+                await self._answer(500, "internal error")
+            self._tell()
+
+    def _says_too_large(self) -> bool:
+        length = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
+        return length.isdigit() and int(length) > MAX_BODY
+
+    async def _receive_little(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY:
+            raise HTTPException(413, TOO_LARGE)
+        return message
+
+    async def _send_marked(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            closing = [(b"connection", b"close")] if self._status == 413 else []  # the rest of the body is not read
+            message["headers"] = [*message["headers"], *HEADERS, *closing]
+        await self._send(message)
+
+    async def _answer(self, status: int, detail: str) -> None:
+        await answer(status, detail)(self._scope, self._receive, self._send_marked)
+
+    def _tell(self) -> None:
+        """The line of the log, which is counted too."""
+        ids = {name: value for name, value in self._scope.get("path_params", {}).items() if ID.fullmatch(str(value))}
+        route = getattr(self._scope.get("route"), "path_format", "-")
+        fields = {"method": self._scope["method"], "route": route, **ids, "status": self._status}
+        tell([("request", {**fields, "seconds": round(time.perf_counter() - self._begin, 6)})], logs.requests)
 
 
 async def _send_in_one_line(send: Send, message: Message) -> None:
@@ -91,46 +99,3 @@ async def _send_in_one_line(send: Send, message: Message) -> None:
     if is_startup_error:
         message["message"] = reason.strip()
     await send(message)
-
-
-class Formatter(logging.Formatter):
-    """A line for each record, as JSON or as text; `extra={"fields": {...}}` adds to it. Also for `log_config.json`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.as_json = os.environ.get("CRM_LOG_FORMAT") == "json"  # the settings see to it that it is this or text
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {"time": at, "level": record.levelname, "logger": record.name}
-        line |= {"event": record.getMessage().strip(), "request_id": request_id.get()}
-        line |= {name: value for name, value in getattr(record, "fields", {}).items() if value is not None}
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            line["exception"] = _without_words(error) if self.as_json else json.dumps(_without_words(error))
-        if self.as_json:
-            return json.dumps(line)
-        fields = " ".join(f"{name}={value}" for name, value in line.items() if name not in ("time", "level", "event"))
-        return f"{at} {record.levelname} {line['event']} {fields}"
-
-
-def _without_words(error: BaseException | None) -> str:
-    """Types and frames: the text of a database's error quotes the row."""
-    parts = []
-    while error is not None:
-        parts.append(f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}")
-        error = error.__cause__ or error.__context__
-    return "from ".join(parts)
-
-
-def set_up_logs() -> None:
-    """For our lines and uvicorn's, whose own request lines say less; in each process of --workers too."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter())
-    for name in ("crm", "uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = ([] if name == "uvicorn.error" else [handler]), name == "uvicorn.error"
-    logging.getLogger("crm").setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)
-    access = logging.getLogger("uvicorn.access")
-    log.disabled = not access.handlers  # uvicorn's --no-access-log is for our lines too
-    access.handlers, access.propagate = [], False

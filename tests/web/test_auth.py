@@ -307,6 +307,28 @@ def test_a_key_revoked_in_one_process_is_refused_by_the_others_on_the_next_reque
         second.close()
 
 
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b'{"lead_phone": 5}', b'{"surprise": 1}', b"{}"])
+def test_a_malformed_body_is_refused_to_who_may_not_call_before_it_is_read(database: str, content: bytes) -> None:
+    """Also to a source's key that was revoked in another process, where it was seen before."""
+    settings = settings_of(database, admin_key=ADMIN)
+    with TestClient(create_app(settings)) as here, TestClient(create_app(settings)) as there:
+        admin = KeyApi(here, ADMIN)
+        admin.source("Shop")
+        bot = admin.make("source", source_id=1)
+        headers = {"X-API-Key": bot.key, "Content-Type": "application/json"}
+        statuses = []
+        for step in (None, admin.delete):
+            if step:
+                step("/keys/1")
+            for client in (there, here):
+                answer = client.post("/contacts/", content=content, headers=headers)
+                statuses.append(answer.status_code)
+        assert statuses == [422, 422, 401, 401]
+        for key in ({}, {"X-API-Key": "wrong"}):
+            answer = here.post("/contacts/", content=content, headers={**headers, "X-API-Key": "", **key})
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "APIKey")
+
+
 # --- without keys ----------------------------------------------------------------------------------------------------
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_correlation_id import correlation_id
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine
 
 from crm import events
 from crm.db.postgres import LOCK
 from crm.main import create_app
-from crm.web.requests import request_id
 from tests.conftest import Api, settings_of
 from tests.postgres import sql
 from tests.service import Service, serving
@@ -167,7 +167,7 @@ def test_each_event_is_a_line_with_the_id_of_its_request_and_without_secrets(
         anna = api.operator("Anna", max_load=1)
         shop = api.source("Shop", {anna: 1})
         logging.getLogger("crm").addHandler(caplog.handler)
-        caplog.handler.addFilter(lambda record: log_ids.update({id(record): request_id.get()}) or True)
+        caplog.handler.addFilter(lambda record: log_ids.update({id(record): correlation_id.get()}) or True)
 
         def told(method: str, path: str, body: Any = None, expect: int = 200) -> list[tuple[str, dict[str, Any]]]:
             caplog.clear()
