@@ -10,19 +10,16 @@ from pathlib import Path
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Security
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from sqlalchemy import text
-from sqlmodel import SQLModel
 
 import crm
-from crm.api import contacts, keys, leads, metrics, operators, registration, sources, stats
+from crm.api import contacts, health, keys, leads, metrics, operators, registration, sources, stats
 from crm.db import open_database
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
-from crm.web.deps import Service, SessionDep
+from crm.web.deps import Service
 from crm.web.logs import set_up_logs
 from crm.web.requests import Requests, request_id
 
@@ -50,39 +47,16 @@ TAGS = [
 ]
 
 
-class Health(SQLModel):
-    status: str
-
-
 def create_app(settings: Settings | None = None, rng: random.Random | None = None) -> FastAPI:
     """settings: by default those of the environment. rng: draws the operators; by default seeded by the system."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        config = settings or load_settings()
-        _allow_connections()
-        database = open_database(config.database_url, config.busy_timeout)
-        admin_key = config.admin_key.get_secret_value() if config.admin_key else None
-        app.state.callers = auth.Callers(admin_key, config.rate_limit)
-        log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
-        app.state.service = Service(config, database, rng or random.Random())
-        # An older version may have left contacts waiting for whom there is room.
-        database.start(lambda connection: Distributor(connection, app.state.service.rng).hand_out(), config.migrate)
-        gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
-        gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
-        try:
-            yield
-        finally:
-            await database.stop()
-
     app = FastAPIOffline(  # /docs without other hosts
         redoc_url=None,  # it loads its logo from one
         title="Mini-CRM",
         version=crm.__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lifespan,
-        generate_unique_id_function=_operation_id,
+        lifespan=lambda app: _running(app, settings or load_settings(), rng or random.Random()),
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Requests)
     # Around it. No validator, for that logs a line of its own for each id that it refuses.
@@ -91,13 +65,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
-
-    @app.get("/health", tags=["Service"], summary="Is the service up?", responses=answers.responses(503))
-    def get_health(session: SessionDep) -> Health:
-        """200 when the database answers."""
-        session.connection().execute(text("SELECT count(*) FROM alembic_version"))
-        return Health(status="ok")
-
+    app.include_router(health.router)
     app.mount("/static", StaticFiles(directory=PAGE))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -105,6 +73,25 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         return FileResponse(PAGE / "index.html")
 
     return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> AsyncIterator[None]:
+    """From the start, which opens the database and brings it up to date, to the end. Raises StartupError."""
+    _allow_connections()
+    database = open_database(settings.database_url, settings.busy_timeout)
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    app.state.callers = auth.Callers(admin_key, settings.rate_limit)
+    app.state.service = Service(settings, database, rng)
+    log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
+    # An older version may have left contacts waiting for whom there is room.
+    database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
+    gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
+    gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
+    try:
+        yield
+    finally:
+        await database.stop()
 
 
 def _allow_connections() -> None:
@@ -115,10 +102,6 @@ def _allow_connections() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if 0 <= soft < 65_536:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard >= 0 else 65_536, hard))
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 set_up_logs()  # before the server's first line
