@@ -14,7 +14,9 @@ DOCUMENTS = (README, RUNNING, INSIDE, BOTS)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 KEY = re.compile(r"crm_[\w-]{4,}(\.\.\.)?")
-PROGRAM = re.compile(r"(\.venv/bin/\w+|python3?|curl|sqlite3|git|rm|createuser|createdb|pg_dump|pg_restore|\.ci/run) .")
+PROGRAM = re.compile(
+    r"(\.venv/bin/\w+|python3?|curl|sqlite3|git|docker|rm|createuser|createdb|pg_dump|pg_restore|\.ci/run) ."
+)
 
 
 class Block(NamedTuple):
