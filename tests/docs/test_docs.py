@@ -45,6 +45,18 @@ NOT_RUN = {
     ".venv/bin/python -m tests.bench": "takes minutes, and needs wrk",
     'sqlite3 crm.db ".backup copy.db"': "needs SQLite's own program; the command below it does the same without",
     "createuser --pwprompt crm": "asks for a password at the terminal; the server of the tests has that user",
+    "docker build -f crm/docker/Dockerfile -t mini-crm .": "needs Docker; tests/docker checks the file without",
+    'export CRM_ADMIN_KEY="$(openssl rand -base64 32)"': "is for Docker; below, the same is done without OpenSSL",
+    "docker run -d --name crm --restart unless-stopped -p 127.0.0.1:8000:8000 -v crm-data:/data"
+    " -e CRM_ADMIN_KEY mini-crm": "needs Docker",
+    'printf \'CRM_ADMIN_KEY=%s\\nPOSTGRES_PASSWORD=%s\\n\' "$(openssl rand -base64 32)" "$(openssl rand -hex 32)"'
+    " > crm/docker/.env": "is for Docker, and needs OpenSSL",
+    "docker compose -f crm/docker/compose.yaml up -d --build --wait": "needs Docker",
+    'docker exec crm python -c "import sqlite3; '
+    "sqlite3.connect('/data/crm.db').backup(sqlite3.connect('/data/copy.db'))\"": "needs Docker",
+    "docker cp crm:/data/copy.db .": "needs Docker",
+    "docker compose -f crm/docker/compose.yaml exec -T db pg_dump -U crm -Fc crm > crm.dump": "needs Docker",
+    "docker rm -f crm": "needs Docker",
     "git pull": "needs the network, and would change the clone",
 }
 STORY = README, "rm -f crm.db"
