@@ -41,7 +41,10 @@ OUTCOMES = {  # of a registration, by the event and the reason of the assignment
 
 
 def _share_directory() -> None:
-    """The workers of one service count in files of one directory, named after what only they know of each other."""
+    """The workers of one service count in files of one directory, named after what only they know of each other.
+
+    Own code, for prometheus_client wants it named and emptied before they start, and with uvicorn nobody comes before.
+    """
     parent = multiprocessing.parent_process()
     if parent is None or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         return

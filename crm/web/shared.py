@@ -1,4 +1,8 @@
-"""Answers that callers share, so that many open pages that poll cost about as much as one."""
+"""Answers that callers share, so that many open pages that poll cost about as much as one.
+
+Own code, for in the libraries the writer of an answer says how long it is kept, not each reader; and async-lru, the
+nearest, reads in a task of its own, where FastAPI can't end the dependencies of the request.
+"""
 
 import asyncio
 import re
