@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     default_region: str = Field(default="RU", description="region of phones written without +")
     busy_timeout: float = Field(default=5, gt=0, le=60, description="seconds a call waits for a lock or a connection")
     admin_key: SecretStr | None = Field(default=None, description="the first key")
-    rate_limit: float = Field(default=100, ge=1, description="requests a second of each key")
+    rate_limit: float = Field(default=100, ge=1, le=1_000_000, description="requests a second of each key")
     log_format: Literal["text", "json"] = Field(default="text", description="text or json")
     migrate: bool = Field(default=True, description="whether the start brings the tables up to date")
 

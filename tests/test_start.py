@@ -72,7 +72,13 @@ def test_a_url_that_cannot_be_used_is_refused_in_one_line_without_its_password(u
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("CRM_DEFAULT_REGION", "Russia"), ("CRM_BUSY_TIMEOUT", "soon"), ("CRM_BUSY_TIMEOUT", "0")]
+    ("variable", "value"),
+    [
+        ("CRM_DEFAULT_REGION", "Russia"),
+        ("CRM_BUSY_TIMEOUT", "soon"),
+        ("CRM_BUSY_TIMEOUT", "0"),
+        ("CRM_RATE_LIMIT", "inf"),
+    ],
 )
 def test_a_setting_that_cannot_be_used_stops_the_start_and_is_named(path: Path, variable: str, value: str) -> None:
     result = start(f"sqlite:///{path}", **{variable: value})
