@@ -1,6 +1,5 @@
 """Keys: who may call what, and that nobody sees or changes what is another's."""
 
-import random
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from crm.main import create_app
-from tests.conftest import Api, settings_of
+from tests.conftest import Api, address, app_on, settings_of
 from tests.postgres import sql
 from tests.service import serving
 
@@ -51,8 +50,7 @@ class Team(NamedTuple):
 
 @pytest.fixture
 def team(database: str) -> Iterator[Team]:
-    settings = settings_of(database, admin_key=ADMIN, rate_limit=10_000)
-    with TestClient(create_app(settings, random.Random(1))) as client:
+    with TestClient(app_on(database, admin_key=ADMIN, rate_limit=10_000), address()) as client:
         admin = KeyApi(client, ADMIN)
         for number, (name, source) in enumerate([("Anna", "Shop"), ("Boris", "Help")], 1):
             admin.source(source, {admin.operator(name): 1}, bot_id=f"bot-{number}")
