@@ -5,8 +5,10 @@ import itertools
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from crm.db import open_database
 from crm.main import create_app
 from crm.settings import Settings
 from tests import leaks, postgres
+from tests.effort import effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (pytest makes a folder of its own there)
@@ -35,6 +38,17 @@ crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for mark in metafunc.definition.iter_markers("release_repeats"):
+        metafunc.fixturenames.append("_nth")
+        metafunc.parametrize("_nth", range(effort(1, mark.args[0])), indirect=True)
+
+
+@pytest.fixture
+def _nth() -> None:
+    """Which time this is, for a test that is repeated."""
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +158,16 @@ def empty_file(path: Path) -> str:
     """Makes a SQLite database with all tables and no rows, and returns its URL."""
     path.write_bytes(_migrated_file())
     return f"sqlite:///{path}"
+
+
+def empty(url: str) -> None:
+    """Takes away all rows; ids begin at 1 again. A service may be running on it, but must not be working."""
+    if url.startswith("postgresql"):
+        postgres.empty(url)
+        return
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), 30, isolation_level=None)) as connection:
+        deletes = "".join(f"DELETE FROM {table};" for table in (*postgres.TABLES.split(", "), "sqlite_sequence"))
+        connection.executescript(f"BEGIN IMMEDIATE; {deletes} COMMIT")
 
 
 @pytest.fixture

@@ -8,8 +8,3 @@ IS_RELEASE = {"": False, "quick": False, "release": True}[os.environ.get("CRM_TE
 def effort(quick: int, release: int) -> int:
     """So many cases, operations or repetitions."""
     return release if IS_RELEASE else quick
-
-
-def times(release: int) -> list[int]:
-    """For @pytest.mark.parametrize: a test that a release repeats, for it hits another moment each time."""
-    return list(range(effort(1, release)))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from crm.db import open_database
 from tests.service import free_port
@@ -132,10 +132,14 @@ class Server:
 
 def sql(url: str, statement: str) -> list[Any]:
     """Runs a statement past the service, committed at once, and returns its rows."""
-    engine = _engine(url)
-    with engine.connect() as connection:
+    with connected(url) as connection:
         result = connection.exec_driver_sql(statement)
         return list(result.all()) if result.returns_rows else []
+
+
+def connected(url: str) -> Connection:
+    """A connection past the service, for the length of a block; each statement is committed at once."""
+    return _engine(url).connect()
 
 
 @lru_cache(16)
@@ -152,18 +156,26 @@ def server() -> Server:
     return server
 
 
-@cache
-def _migrated_database() -> str:
+def migrated_database() -> str:
+    """A new one with all tables."""
     url = server().create_database()
     open_database(url, 5).start(lambda _: None)
     return url
 
 
+_shared_database = cache(migrated_database)
+
+
 def empty_database() -> str:
     """The URL of a database with all tables and no rows; the same one each time, for making one takes far longer."""
-    url = _migrated_database()
-    sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
+    url = _shared_database()
+    empty(url)
     return url
+
+
+def empty(url: str) -> None:
+    """Takes away all rows; ids begin at 1 again."""
+    sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
 
 
 class Proxy:
