@@ -42,7 +42,7 @@ class Tab:
         options = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
         self.base = base
         self.context: BrowserContext = browser.new_context(**options)
-        self.context.set_default_timeout(8_000)
+        self.context.set_default_timeout(30_000)
         self.requests: list[str] = []
         self.problems: list[str] = []
         self.expected: tuple[str, ...] = ()  # parts of errors that the test provokes
