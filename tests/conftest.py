@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import random
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from xdist.scheduler import LoadScopeScheduling
 
 import crm.main
 from crm.db import open_database
@@ -38,6 +40,25 @@ crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
+
+
+# Tests that share a browser, a service or a long history, which each worker would have to make for itself.
+TOGETHER = re.compile(
+    r"tests/page/|_generated_client_|/test_plans\.py.*\[(sqlite|postgresql)"
+    r"|/test_concurrency\.py.*\[(one process|two processes|PostgreSQL)\b"
+)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives those to one worker, the largest groups first, and then test by test to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = TOGETHER.search(nodeid)
+        return " ".join(filter(None, (together[0][:20], *together.groups()))) if together else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Scheduling(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

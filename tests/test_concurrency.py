@@ -32,7 +32,7 @@ ENGINES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
+@pytest.fixture(scope="module", params=ENGINES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
     is_postgresql = request.param == "PostgreSQL"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
 from crm.db import open_database
 from crm.errors import StartupError
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
-from tests.postgres import sql
+from tests.postgres import connected, sql
 from tests.service import start
 
 
@@ -103,7 +103,8 @@ def test_a_restart_keeps_everything_and_ids_go_on(path: Path) -> None:
 
 def test_the_database_has_all_tables_with_named_constraints(api: Api, database: str) -> None:
     api.operator()
-    tables = set(inspect(create_engine(database)).get_table_names())
+    with connected(database) as connection:
+        tables = set(inspect(connection).get_table_names())
     data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment", "api_key"}
     assert tables == data | {"alembic_version"}
     for statement in (

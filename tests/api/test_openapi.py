@@ -117,7 +117,7 @@ def test_schemathesis_finds_nothing(database: str, role: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> str:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a client that openapi-python-client makes from the document; what it can't generate fails."""
     folder, tools = tmp_path_factory.mktemp("generated"), Path(sys.executable).parent
     description = folder / "openapi.json"
@@ -128,10 +128,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
         command, check=True, capture_output=True, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     )
     sys.path.insert(0, str(folder))
-    return "generated_client"
+    yield "generated_client"
+    sys.path.remove(str(folder))
 
 
-@pytest.mark.xdist_group("generated client")
 @pytest.mark.parametrize("key", [None, ADMIN], ids=["open", "with keys"])
 def test_a_generated_client_walks_the_story_of_the_readme(package: str, database: str, key: str | None) -> None:
     """From the document alone; what the client can't parse fails."""

@@ -16,10 +16,7 @@ from tests.postgres import migrated_database, server
 CONTACTS = 100_000
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(engine, marks=pytest.mark.xdist_group(engine)) for engine in ("sqlite", "postgresql")],
-)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One for all tests of an engine, with a long history; they may add a little to it."""
     if request.param == "sqlite":

@@ -19,7 +19,6 @@ VIEWS = ("operators", "sources", "queue", "contacts", "leads", "test")
 LONG = "<script>alert(1)</script><img src=x onerror=alert(2)>" + "W" * 40
 ADMIN = "the-admin's-own-key"
 expect.set_options(timeout=30_000)
-pytestmark = pytest.mark.xdist_group("page")  # one browser for all
 
 
 @pytest.fixture
