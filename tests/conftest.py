@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 import crm.main
@@ -25,13 +26,17 @@ from crm.db import open_database
 from crm.main import create_app
 from crm.settings import Settings
 from tests import leaks, postgres
-from tests.effort import effort
+from tests.effort import IS_RELEASE, effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (pytest makes a folder of its own there)
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     # No test can see whether a flush reaches the disk, and there are ten thousands. The variable is pytest's own.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Quickly, the same cases each time and however long they take, so that what fails is always a change.
+settings.register_profile("crm", deadline=None, derandomize=not IS_RELEASE, max_examples=effort(100, 1000))
+settings.load_profile("crm")
 
 # A start of the app hides all that is there from the collector, also what a test has left open.
 crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ class Service:
         self.app, self.workers = app, workers
         self.ports = [free_port() for _ in range(copies)]
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._next = itertools.count()
+        self._next, self._over = itertools.count(), set[int]()
         deadline = time.monotonic() + 120
         try:
             self.processes += map(self._start, self.ports)
@@ -129,9 +129,11 @@ class Service:
     def kill(self, copies: slice = slice(None)) -> None:
         """`kill -9` of these copies and their workers, which may outlive the process that started them."""
         for process in self.processes[copies]:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(60)
+            if process.pid not in self._over:  # else the number may be another's by now
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(60)
+                self._over.add(process.pid)
 
 
 def free_port() -> int:

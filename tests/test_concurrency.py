@@ -4,8 +4,6 @@ import http.client
 import itertools
 import json
 import random
-import resource
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -189,12 +187,16 @@ class Load:
     def __enter__(self) -> "Load":
         for thread in self._threads:
             thread.start()
-        self.wait(300)
+        try:
+            self.wait(300)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def wait(self, contacts: int) -> None:
         """Until so many more have been answered with 201."""
-        wanted, deadline = len(self.answered) + contacts, time.monotonic() + 60
+        wanted, deadline = len(self.answered) + contacts, time.monotonic() + 180
         while len(self.answered) < wanted:
             assert time.monotonic() < deadline, self.statuses
             time.sleep(0.001)
@@ -221,8 +223,7 @@ class Load:
 @pytest.mark.release_repeats(10)
 def test_what_was_answered_survives_kill_9(database: str) -> None:
     """Killed in the middle of a load; after the restart no answered contact is missing and none is half there."""
-    service = Service(database)
-    with Load(service, add_source(service, operators=5, max_load=1000)) as load:
+    with serving(database) as service, Load(service, add_source(service, operators=5, max_load=1000)) as load:
         service.kill()
     assert set(load.statuses) == {201, "no answer"}
     with serving(database) as restarted:
@@ -240,56 +241,6 @@ def retry_after(service: Service, method: str, path: str, body: dict[str, Any]) 
         answer = connection.getresponse()
         answer.read()
         return answer.status, answer.headers["Retry-After"]
-
-
-def test_a_lock_that_another_process_keeps_gives_503_and_changes_nothing(path: Path) -> None:
-    with serving(f"sqlite:///{path}", CRM_BUSY_TIMEOUT="0.3") as service:
-        source_id = add_source(service, operators=1, max_load=10)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            for method, call, body in (
-                ("POST", "/contacts/", {"source_id": source_id, "lead_external_id": "tg:1"}),
-                ("POST", "/operators/", {"name": "Anna"}),
-                ("PATCH", "/operators/1", {"is_active": False}),
-            ):
-                assert retry_after(service, method, call, body) == (503, "1")
-            assert service.call("GET", "/stats/")["contacts"] == 0  # readers go on meanwhile
-            assert service.call("GET", "/health") == {"status": "ok"}
-            other.execute("ROLLBACK")
-        assert service.call("GET", "/operators/1")["is_active"] is True
-        assert service.call("GET", "/stats/")["operators"] == 1
-        assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:1"}])[0][0] == 201
-
-
-def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path: Path) -> None:
-    with serving(f"sqlite:///{path}") as service:
-        source_id = add_source(service, operators=1, max_load=10_000)
-        size = Path(f"{path}-wal").stat().st_size
-        unlimited = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size + 100_000, unlimited[1]))
-        statuses = Counter[int]()
-        for number in range(50):
-            body = {"source_id": source_id, "lead_external_id": f"tg:{number}", "message": "x" * 10_000}
-            statuses[retry_after(service, "POST", "/contacts/", body)[0]] += 1
-        assert set(statuses) == {201, 503}
-        assert service.call("GET", "/stats/")["contacts"] == statuses[201]
-        assert service.call("GET", "/stats/")["leads"] == statuses[201]
-        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
-        assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:last"}])[0][0] == 201
-        assert service.call("GET", "/stats/")["contacts"] == statuses[201] + 1
-    check(f"sqlite:///{path}")
-
-
-def test_a_file_that_is_taken_away_gives_503_until_the_restart(path: Path) -> None:
-    """The open file would still take contacts, and nobody would ever see them again."""
-    with serving(f"sqlite:///{path}") as service:
-        body = {"source_id": add_source(service, operators=1, max_load=10), "lead_external_id": "tg:1"}
-        path.rename(path.with_name("moved.db"))
-        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
-        path.write_bytes(b"")
-        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
-        path.with_name("moved.db").rename(path)
-        assert retry_after(service, "POST", "/contacts/", body) == (201, None)
 
 
 def test_more_readers_at_once_than_threads_or_connections_are_all_served(database: str) -> None:
@@ -318,8 +269,7 @@ def test_several_processes_may_make_the_same_new_database_at_once(engine: str, p
 
 
 def test_what_waits_is_finished_when_the_service_is_asked_to_stop(database: str) -> None:
-    service = Service(database)
-    with Load(service, add_source(service, operators=1, max_load=10), threads=4) as load:
+    with serving(database) as service, Load(service, add_source(service, operators=1, max_load=10), threads=4) as load:
         service.stop()
     assert set(load.statuses) == {201, "no answer"}
     load.check_all_there(database)

@@ -138,10 +138,12 @@ def test_a_generated_client_walks_the_story_of_the_readme(package: str, database
     models = importlib.import_module(f"{package}.models")
     client_module = importlib.import_module(f"{package}.client")
 
-    with serving(database, **({"CRM_ADMIN_KEY": key} if key else {})) as service:
-        client = client_module.AuthenticatedClient(
+    with (
+        serving(database, **({"CRM_ADMIN_KEY": key} if key else {})) as service,
+        client_module.AuthenticatedClient(
             f"http://127.0.0.1:{service.port}", token=key or "none", prefix="", auth_header_name="X-API-Key"
-        )
+        ) as client,
+    ):
 
         def call(tag: str, operation: str, *path: Any, **arguments: Any) -> Any:
             return importlib.import_module(f"{package}.api.{tag}.{operation}").sync(*path, client=client, **arguments)

@@ -470,7 +470,7 @@ def test_it_polls_every_two_seconds_and_only_while_somebody_can_see_it(tab: Tab)
     assert len(tab.requests) - before <= 4 * polls
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(500)
+    tab.settle()
     before = len(tab.requests)
     page.wait_for_timeout(4_500)
     assert len(tab.requests) == before
@@ -512,6 +512,7 @@ def test_doing_it_twice_does_it_once(service: Service, tab: Tab) -> None:
     expect(start).to_have_count(0)
     page.keyboard.press("Enter")  # there is a Close now where Start was
     page.wait_for_timeout(500)
+    tab.settle()
     assert service.call("GET", "/contacts/1")["status"] == "in_progress"
 
 
@@ -539,7 +540,7 @@ def test_an_assignment_that_comes_too_late_takes_it_from_nobody(service: Service
     expect(page.locator("main li")).to_have_count(1)
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")  # it stands still
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(300)
+    tab.settle()
     service.call("PATCH", "/operators/1", {"max_load": 1})
     service.call("PATCH", "/operators/2", {"max_load": 1})
     holder = service.call("GET", "/contacts/1")["operator"]["name"]

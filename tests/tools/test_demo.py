@@ -72,6 +72,7 @@ def test_it_refuses_a_service_that_has_data_unless_told_to_and_leaves_that_alone
     assert (real["is_active"], real["by_status"]["new"]) == (True, 30)
 
 
+@pytest.mark.seconds(8)
 def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service: Service) -> None:
     command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "100"]
     with ending(subprocess.Popen([*command, "--contacts", "150"], stdout=subprocess.DEVNULL)) as process:
