@@ -1,18 +1,96 @@
 """What all tests share: an app on a database of its own, and an HTTP client that says what it expects."""
 
+import gc
+import itertools
+import os
 import random
+import re
+import shutil
+import sqlite3
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
+import crm.main
+from crm.db import open_database
 from crm.main import create_app
 from crm.settings import Settings
-from tests import postgres
+from tests import leaks, postgres
+from tests.effort import IS_RELEASE, effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
+
+MEMORY = Path("/dev/shm")  # noqa: S108  (pytest makes a folder of its own there)
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    # No test can see whether a flush reaches the disk, and there are ten thousands. The variable is pytest's own.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Quickly, the same cases each time and however long they take, so that what fails is always a change.
+settings.register_profile("crm", deadline=None, derandomize=not IS_RELEASE, max_examples=effort(100, 1000))
+settings.load_profile("crm")
+
+# A start of the app hides all that is there from the collector, also what a test has left open.
+crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)  # type: ignore[attr-defined]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
+
+
+# Tests that share a browser, a service or a long history, which each worker would have to make for itself.
+TOGETHER = re.compile(
+    r"tests/page/|_generated_client_|/test_plans\.py.*\[(sqlite|postgresql)"
+    r"|/test_concurrency\.py.*\[(one process|two processes|PostgreSQL)\b"
+)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives those to one worker, the largest groups first, and then test by test to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = TOGETHER.search(nodeid)
+        return " ".join(filter(None, (together[0][:20], *together.groups()))) if together else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Scheduling(config, log)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for mark in metafunc.definition.iter_markers("release_repeats"):
+        metafunc.fixturenames.append("_nth")
+        metafunc.parametrize("_nth", range(effort(1, mark.args[0])), indirect=True)
+
+
+@pytest.fixture
+def _nth() -> None:
+    """Which time this is, for a test that is repeated."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """Fails the test that leaves a connection, a file or a socket, not the one during which it is collected.
+
+    The other fixtures of a test have ended by then. What was there before is not looked at again, which takes long.
+    """
+    before = dict(leaks.opened)
+    leaks.opened.clear()
+    gc.freeze()
+    yield
+    left = leaks.close_all()
+    leaks.opened.update(before)
+    gc.collect()
+    assert not left, "opened and not closed:\n" + "\n".join(left)
 
 
 class Api:
@@ -64,26 +142,75 @@ def settings_of(database: str, **fields: Any) -> Settings:
     return Settings(DATABASE_URL=database, **fields)
 
 
+_ports = itertools.count(1024)
+
+
+def address() -> str:
+    """A new URL of the service each time, so that no client gets an answer that was kept for another's."""
+    return f"http://localhost:{next(_ports)}"
+
+
 def local(app: FastAPI) -> TestClient:
     """A client on the same machine: without keys only those are served."""
-    return TestClient(app, "http://localhost", client=("127.0.0.1", 50_000))
+    return TestClient(app, address(), client=("127.0.0.1", 50_000))
+
+
+@cache
+def _app(**fields: Any) -> tuple[FastAPI, Settings, random.Random]:
+    settings, rng = settings_of("", **fields), random.Random()
+    return create_app(settings, rng), settings, rng
+
+
+def app_on(database: str, **fields: Any) -> FastAPI:
+    """The app that these settings make, with draws that begin anew.
+
+    It is the same one each time, so use one at a time: to build its routes takes longer than most tests.
+    """
+    app, settings, rng = _app(**fields)
+    settings.database_url = database
+    rng.seed(1)
+    return app
+
+
+@cache
+def _migrated_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "crm.db"
+        open_database(f"sqlite:///{file}", 5).start(lambda _: None)
+        return file.read_bytes()
+
+
+def empty_file(path: Path) -> str:
+    """Makes a SQLite database with all tables and no rows, and returns its URL."""
+    path.write_bytes(_migrated_file())
+    return f"sqlite:///{path}"
+
+
+def empty(url: str) -> None:
+    """Takes away all rows; ids begin at 1 again. A service may be running on it, but must not be working."""
+    if url.startswith("postgresql"):
+        postgres.empty(url)
+        return
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), 30, isolation_level=None)) as connection:
+        deletes = "".join(f"DELETE FROM {table};" for table in (*postgres.TABLES.split(", "), "sqlite_sequence"))
+        connection.executescript(f"BEGIN IMMEDIATE; {deletes} COMMIT")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The SQLite file of this test."""
+    """The SQLite file of this test; it is not there yet."""
     return tmp_path / "crm.db"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, path: Path) -> str:
-    """An empty database on each engine."""
-    return postgres.empty_database() if request.param == "postgresql" else f"sqlite:///{path}"
+    """A database on each engine, with all tables and no rows."""
+    return postgres.empty_database() if request.param == "postgresql" else empty_file(path)
 
 
 @pytest.fixture
 def client(database: str) -> Iterator[TestClient]:
-    with local(create_app(settings_of(database), random.Random(1))) as client:
+    with local(app_on(database)) as client:
         yield client
 
 

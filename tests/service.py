@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
+import uvicorn
 from click.testing import CliRunner
 
 from crm.__main__ import main as cli
+from crm.main import create_app
+from crm.settings import Settings
 
 
 class Service:
@@ -37,15 +41,19 @@ class Service:
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
         self.ports = [free_port() for _ in range(copies)]
-        self.processes = [self._start(port) for port in self.ports]
-        self._next = itertools.count()
-        deadline = time.monotonic() + 60
-        for nth in range(copies):
-            while not self._answers(nth):
-                if time.monotonic() > deadline or self.processes[nth].poll() is not None:
-                    self.kill()
-                    raise RuntimeError(f"{app} did not start")
-                time.sleep(0.05)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._next, self._over = itertools.count(), set[int]()
+        deadline = time.monotonic() + 120
+        try:
+            self.processes += map(self._start, self.ports)
+            for nth in range(copies):
+                while not self.answers(nth):
+                    if time.monotonic() > deadline or self.processes[nth].poll() is not None:
+                        raise RuntimeError(f"{app} did not start")
+                    time.sleep(0.02)
+        except BaseException:
+            self.kill()
+            raise
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
@@ -54,7 +62,8 @@ class Service:
             command += ["--log-level", "warning", "--no-access-log"]
         return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
 
-    def _answers(self, nth: int) -> bool:
+    def answers(self, nth: int = 0) -> bool:
+        """Whether this copy serves."""
         try:
             with closing(http.client.HTTPConnection("127.0.0.1", self.ports[nth], timeout=60)) as connection:
                 connection.request("GET", "/openapi.json")
@@ -103,19 +112,28 @@ class Service:
             raise RuntimeError(f"{method} {path}: {status} {answer}")
         return answer
 
+    def restart(self) -> None:
+        """Starts the first copy again, which has ended, on its port; it may take a while to answer."""
+        self.processes[0] = self._start(self.port)
+
     def stop(self) -> None:
-        """Asks all to finish, and waits."""
+        """Asks all to finish, and waits; whatever does not, or is left of a group, is killed."""
         for process in self.processes:
             process.terminate()
-        for process in self.processes:
-            process.wait(30)
+        try:
+            for process in self.processes:
+                process.wait(60)
+        finally:
+            self.kill()
 
     def kill(self, copies: slice = slice(None)) -> None:
-        """`kill -9` of these copies and their workers."""
+        """`kill -9` of these copies and their workers, which may outlive the process that started them."""
         for process in self.processes[copies]:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            if process.pid not in self._over:  # else the number may be another's by now
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(60)
+                self._over.add(process.pid)
 
 
 def free_port() -> int:
@@ -135,6 +153,28 @@ def serving(
         service.stop()
 
 
+class Thread(Service):
+    """A service in a thread of this process, which starts at once; for those who only want one to talk to."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, copies=0)
+        self.headers = {}
+        config = uvicorn.Config(create_app(Settings(DATABASE_URL=url)), port=0, log_config=None, access_log=False)
+        self._server = uvicorn.Server(config)
+        self._socket = config.bind_socket()
+        self.ports = [int(self._socket.getsockname()[1])]
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+
 def start(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the service until it gives up: it must not be able to start."""
     return subprocess.run(
@@ -142,7 +182,7 @@ def start(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DATABASE_URL": url, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
 

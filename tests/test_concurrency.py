@@ -4,8 +4,6 @@ import http.client
 import itertools
 import json
 import random
-import resource
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -17,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.postgres import empty_database, server, sql
+from tests.conftest import empty, empty_file
+from tests.effort import effort
+from tests.postgres import connected, empty_database, migrated_database, server, sql
 from tests.service import Service, serving
 
 CONNECTIONS = 32
@@ -30,12 +30,22 @@ ENGINES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=ENGINES)
-def service(path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=ENGINES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
-    database = empty_database() if request.param == "PostgreSQL" else f"sqlite:///{path}"
+    is_postgresql = request.param == "PostgreSQL"
+    database = migrated_database() if is_postgresql else empty_file(tmp_path_factory.mktemp("running") / "crm.db")
     with serving(database, **ENGINES[request.param]) as service:
         yield service
+    if is_postgresql:
+        server().drop_database(database)
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    """The same one for all tests, without any rows."""
+    empty(running.url)
+    return running
 
 
 def at_once(service: Service, bodies: list[dict[str, Any]]) -> list[tuple[int, Any]]:
@@ -177,12 +187,16 @@ class Load:
     def __enter__(self) -> "Load":
         for thread in self._threads:
             thread.start()
-        self.wait(300)
+        try:
+            self.wait(300)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def wait(self, contacts: int) -> None:
         """Until so many more have been answered with 201."""
-        wanted, deadline = len(self.answered) + contacts, time.monotonic() + 60
+        wanted, deadline = len(self.answered) + contacts, time.monotonic() + 180
         while len(self.answered) < wanted:
             assert time.monotonic() < deadline, self.statuses
             time.sleep(0.001)
@@ -206,10 +220,10 @@ class Load:
         check(database)
 
 
+@pytest.mark.release_repeats(10)
 def test_what_was_answered_survives_kill_9(database: str) -> None:
     """Killed in the middle of a load; after the restart no answered contact is missing and none is half there."""
-    service = Service(database)
-    with Load(service, add_source(service, operators=5, max_load=1000)) as load:
+    with serving(database) as service, Load(service, add_source(service, operators=5, max_load=1000)) as load:
         service.kill()
     assert set(load.statuses) == {201, "no answer"}
     with serving(database) as restarted:
@@ -229,56 +243,6 @@ def retry_after(service: Service, method: str, path: str, body: dict[str, Any]) 
         return answer.status, answer.headers["Retry-After"]
 
 
-def test_a_lock_that_another_process_keeps_gives_503_and_changes_nothing(path: Path) -> None:
-    with serving(f"sqlite:///{path}", CRM_BUSY_TIMEOUT="0.3") as service:
-        source_id = add_source(service, operators=1, max_load=10)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            for method, call, body in (
-                ("POST", "/contacts/", {"source_id": source_id, "lead_external_id": "tg:1"}),
-                ("POST", "/operators/", {"name": "Anna"}),
-                ("PATCH", "/operators/1", {"is_active": False}),
-            ):
-                assert retry_after(service, method, call, body) == (503, "1")
-            assert service.call("GET", "/stats/")["contacts"] == 0  # readers go on meanwhile
-            assert service.call("GET", "/health") == {"status": "ok"}
-            other.execute("ROLLBACK")
-        assert service.call("GET", "/operators/1")["is_active"] is True
-        assert service.call("GET", "/stats/")["operators"] == 1
-        assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:1"}])[0][0] == 201
-
-
-def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path: Path) -> None:
-    with serving(f"sqlite:///{path}") as service:
-        source_id = add_source(service, operators=1, max_load=10_000)
-        size = Path(f"{path}-wal").stat().st_size
-        unlimited = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size + 100_000, unlimited[1]))
-        statuses = Counter[int]()
-        for number in range(50):
-            body = {"source_id": source_id, "lead_external_id": f"tg:{number}", "message": "x" * 10_000}
-            statuses[retry_after(service, "POST", "/contacts/", body)[0]] += 1
-        assert set(statuses) == {201, 503}
-        assert service.call("GET", "/stats/")["contacts"] == statuses[201]
-        assert service.call("GET", "/stats/")["leads"] == statuses[201]
-        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
-        assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:last"}])[0][0] == 201
-        assert service.call("GET", "/stats/")["contacts"] == statuses[201] + 1
-    check(f"sqlite:///{path}")
-
-
-def test_a_file_that_is_taken_away_gives_503_until_the_restart(path: Path) -> None:
-    """The open file would still take contacts, and nobody would ever see them again."""
-    with serving(f"sqlite:///{path}") as service:
-        body = {"source_id": add_source(service, operators=1, max_load=10), "lead_external_id": "tg:1"}
-        path.rename(path.with_name("moved.db"))
-        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
-        path.write_bytes(b"")
-        assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
-        path.with_name("moved.db").rename(path)
-        assert retry_after(service, "POST", "/contacts/", body) == (201, None)
-
-
 def test_more_readers_at_once_than_threads_or_connections_are_all_served(database: str) -> None:
     with serving(database) as service, ThreadPoolExecutor(100) as pool:
         add_source(service, operators=5, max_load=10)
@@ -290,7 +254,7 @@ def test_more_readers_at_once_than_threads_or_connections_are_all_served(databas
 
         begin = time.monotonic()
         assert set().union(*pool.map(read, range(100))) == {200}
-        assert time.monotonic() - begin < 20  # takes 1; waiting for one another took the pool's time-out
+        assert time.monotonic() - begin < 60  # takes 1; waiting for one another took the pool's time-out, of 5 each
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -305,15 +269,17 @@ def test_several_processes_may_make_the_same_new_database_at_once(engine: str, p
 
 
 def test_what_waits_is_finished_when_the_service_is_asked_to_stop(database: str) -> None:
-    service = Service(database)
-    with Load(service, add_source(service, operators=1, max_load=10), threads=4) as load:
+    with serving(database) as service, Load(service, add_source(service, operators=1, max_load=10), threads=4) as load:
         service.stop()
     assert set(load.statuses) == {201, "no answer"}
     load.check_all_there(database)
 
 
+@pytest.mark.seconds(20)
 @pytest.mark.parametrize(
-    ("engine", "operations"), [("two processes", 2_000), ("PostgreSQL", 10_000)], ids=["sqlite", "postgresql"]
+    ("engine", "operations"),
+    [("two processes", effort(2_000, 10_000)), ("PostgreSQL", effort(1_500, 10_000))],
+    ids=["sqlite", "postgresql"],
 )
 def test_the_rules_hold_after_each_of_many_random_operations_at_once(engine: str, operations: int, path: Path) -> None:
     """Over 16 connections. Limits are only raised, so that a load above one would be a fault at any moment."""
@@ -375,8 +341,10 @@ def watching(database: str) -> Iterator[list[tuple[list[Any], list[Any]]]]:
     stopped = threading.Event()
 
     def watch() -> None:
-        while not stopped.wait(0.02):
-            snapshots.append((sql(database, OVERLOADED), sql(database, KEPT_WAITING)))
+        with connected(database) as connection:
+            while not stopped.wait(0.02):
+                overloaded, kept_waiting = map(connection.exec_driver_sql, (OVERLOADED, KEPT_WAITING))
+                snapshots.append((list(overloaded), list(kept_waiting)))
 
     thread = threading.Thread(target=watch)
     thread.start()

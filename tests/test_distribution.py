@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,8 @@ def counts(api: Api, source_id: int) -> Counter[int | None]:
     return Counter({row["operator_id"]: row["contacts"] for row in stats["operators"]})
 
 
+@pytest.mark.seconds(8)
+@pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
 def test_weights_10_and_30_give_a_quarter_and_three_quarters(api: Api) -> None:
     first, second = api.operator("Anna", max_load=4000), api.operator("Boris", max_load=4000)
     source_id = api.source(weights={first: 10, second: 30})
@@ -104,6 +107,8 @@ def test_weights_10_and_30_give_a_quarter_and_three_quarters(api: Api) -> None:
     assert 0.23 <= shares[first] / 4000 <= 0.27
 
 
+@pytest.mark.seconds(3)
+@pytest.mark.no_cover
 def test_weight_zero_and_inactive_get_none_and_a_full_one_leaves_the_rest_to_the_others(api: Api) -> None:
     names = ("small", "big", "full", "zero", "absent")
     small, big, full, zero, absent = (api.operator(name, max_load=1000) for name in names)

@@ -4,7 +4,7 @@ The model knows what the operators and weights are; who was drawn it takes from 
 allowed. The state of the contacts is read past the service, so that the service's own queries are not trusted.
 """
 
-import random
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sqlalchemy import create_engine
 
-from crm.main import create_app
-from tests.conftest import Api, local, settings_of
+from tests.conftest import Api, app_on, empty_file, local
+from tests.effort import effort
 from tests.postgres import empty_database
 
 OPEN = ("new", "in_progress")
@@ -48,7 +49,7 @@ class Queue(RuleBasedStateMachine):
     @initialize(operators=st.lists(limits, min_size=1, max_size=3), sources=st.integers(1, 3))
     def start(self, operators: list[int], sources: int) -> None:
         url = self.open()
-        self.client = local(create_app(settings_of(url), random.Random(0)))
+        self.client = local(app_on(url))
         self.client.__enter__()
         self.api = Api(self.client)
         self.engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -275,15 +276,9 @@ class Queue(RuleBasedStateMachine):
 
 
 class QueueOnSQLite(Queue):
-    template = Path(tempfile.mkdtemp()) / "crm.db"
-
     def open(self) -> str:
-        if not self.template.exists():
-            with local(create_app(settings_of(f"sqlite:///{self.template}"))):
-                pass
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.template, self.folder / "crm.db")
-        return f"sqlite:///{self.folder / 'crm.db'}"
+        self.folder = Path(tempfile.mkdtemp(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))  # where all tests have theirs
+        return empty_file(self.folder / "crm.db")
 
     def teardown(self) -> None:
         super().teardown()
@@ -296,7 +291,13 @@ class QueueOnPostgreSQL(Queue):
         return empty_database()
 
 
-TestQueueOnSQLite = QueueOnSQLite.TestCase
-TestQueueOnSQLite.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
-TestQueueOnPostgreSQL = QueueOnPostgreSQL.TestCase
-TestQueueOnPostgreSQL.settings = settings(TestQueueOnSQLite.settings, max_examples=60)
+@pytest.mark.seconds(30)
+@pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
+class TestQueueOnSQLite(QueueOnSQLite.TestCase):
+    settings = settings(max_examples=effort(40, 200), stateful_step_count=50, derandomize=True)
+
+
+@pytest.mark.seconds(20)
+@pytest.mark.no_cover
+class TestQueueOnPostgreSQL(QueueOnPostgreSQL.TestCase):
+    settings = settings(TestQueueOnSQLite.settings, max_examples=effort(15, 60))

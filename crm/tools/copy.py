@@ -1,5 +1,6 @@
 """From a SQLite file into an empty PostgreSQL database: all rows, and where the ids go on."""
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -30,6 +31,8 @@ def copy_database(source: str, target: str) -> None:
             new.start(lambda connection: copy_rows(rows, connection))
     except DatabaseError as error:
         raise StartupError(f"{source} can't be read: {error.orig}") from error
+    finally:
+        asyncio.run(old.stop())
 
 
 def copy_rows(old: Connection, new: Connection) -> None:

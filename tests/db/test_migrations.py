@@ -12,13 +12,14 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from crm.db import open_database
 from crm.db.base import migrations
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
-from tests.postgres import server, sql
+from tests.postgres import connected, server, sql
 from tests.service import run, serving, start
 
 EXPRESSIONS = {"ix_contact_queue", "ix_contact_queue_source"}  # Alembic can't compare their DESC
@@ -115,3 +116,19 @@ def test_a_database_newer_than_the_code_stops_the_start_with_one_line(new_databa
         assert "Traceback" not in refused.stderr
         assert "9999" in next(line for line in refused.stderr.splitlines() if "ERROR" in line)
     assert "9999" in run("migrate", expect=1, DATABASE_URL=new_databases[0])
+
+
+def test_the_database_has_all_tables_with_named_constraints(api: Api, database: str) -> None:
+    api.operator()
+    with connected(database) as connection:
+        tables = set(inspect(connection).get_table_names())
+    data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment", "api_key"}
+    assert tables == data | {"alembic_version"}
+    for statement in (
+        "INSERT INTO operator (name, is_active, max_load, created_at) VALUES ('', true, 1, '2026-01-01')",
+        "UPDATE operator SET max_load = -1",
+        "INSERT INTO lead_identifier (kind, value, lead_id) VALUES ('fax', '1', 1)",
+        "INSERT INTO contact (lead_id, source_id, status, priority, created_at) VALUES (1, 1, 'lost', 0, '2026-01-01')",
+    ):
+        with pytest.raises(IntegrityError, match="ck_"):
+            sql(database, statement)

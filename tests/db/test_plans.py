@@ -1,6 +1,5 @@
 """What is asked often uses an index, however long the history: each statement that a call sends is explained."""
 
-import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +9,31 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, inspect
 
-from crm.main import create_app
 from tests.bench.history import add_history, add_team
-from tests.conftest import Api, local, settings_of
+from tests.conftest import Api, app_on, empty_file, local
+from tests.postgres import migrated_database, server
 
 CONTACTS = 100_000
 
 
-@pytest.fixture
-def grown(database: str) -> Iterator[Api]:
-    with local(create_app(settings_of(database), random.Random(1))) as client:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One for all tests of an engine, with a long history; they may add a little to it."""
+    if request.param == "sqlite":
+        file = tmp_path_factory.mktemp("grown") / "crm.db"
+        url = empty_file(file)
+        grow(url)
+        yield url
+        file.unlink()
+    else:
+        url = migrated_database()
+        grow(url)
+        yield url
+        server().drop_database(url)
+
+
+def grow(database: str) -> None:
+    with local(app_on(database)) as client:
         api = Api(client)
         add_team(lambda method, path, body: client.request(method, path, json=body))
         add_history(database, CONTACTS)
@@ -27,7 +41,6 @@ def grown(database: str) -> Iterator[Api]:
         for number in range(300):
             api.contact(number % 30 + 1, f"tg:new-{number}")
             api.contact(nobody, f"tg:waiting-{number}")
-        yield api
 
 
 @contextmanager
@@ -63,7 +76,7 @@ def bad_steps(database: str, statement: str, parameters: Any) -> list[str]:
     return [step for step in steps if re.search(f"Seq Scan on {grows}\\b", step)]
 
 
-def test_each_statement_of_what_is_asked_often_uses_an_index(grown: Api, database: str) -> None:
+def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database: str) -> None:
     half = CONTACTS // 2
     calls: list[tuple[str, str, Any]] = [
         ("POST", "/contacts/", {"source_bot_id": "bot-7", "lead_external_id": "tg:1", "lead_phone": "84950000007"}),
@@ -89,7 +102,7 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(grown: Api, databas
     bad = []
     for method, path, body in calls:
         with statements() as sent:
-            answer = grown.client.request(method, path, json=body)
+            answer = api.client.request(method, path, json=body)
         assert answer.status_code < 300, (path, answer.text)
         explained = [each for each in sent if each[0].split()[0] in ("SELECT", "UPDATE", "DELETE", "WITH")]
         assert explained or path == "/health", path
@@ -115,13 +128,13 @@ def test_deleting_an_operator_reads_no_history(grown: Api, database: str) -> Non
 
 
 @pytest.mark.parametrize("call", ["timeline?minutes=60", "sources?since={day}", "operators?since={day}&until={now}"])
-def test_what_came_lately_is_read_in_an_index_by_time(grown: Api, database: str, call: str) -> None:
+def test_what_came_lately_is_read_in_an_index_by_time(api: Api, database: str, call: str) -> None:
     now = datetime.now(UTC)
     path = "/stats/" + call.format(day=f"{now - timedelta(days=1):%FT%TZ}", now=f"{now:%FT%TZ}")
     engine = create_engine(database, isolation_level="AUTOCOMMIT")
     explain = "EXPLAIN QUERY PLAN " if database.startswith("sqlite") else "EXPLAIN "
     with statements() as sent:
-        grown.get(path)
+        api.get(path)
     with engine.connect() as connection:
         plans = [
             " ".join(str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters))

@@ -5,13 +5,13 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from crm.db import open_database
@@ -28,14 +28,24 @@ def database() -> str:
     return empty_database()
 
 
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def own_server() -> Iterator[Server]:
     """A server that the test may stop."""
     server = Server()
-    yield server
-    server.remove()
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
+@pytest.mark.release_repeats(10)
 def test_when_one_copy_is_killed_the_others_go_on_and_nothing_is_lost(database: str) -> None:
     with serving(database, workers=2, copies=3) as service:
         with Load(service, add_source(service, operators=5, max_load=10_000), threads=9) as load:
@@ -45,6 +55,7 @@ def test_when_one_copy_is_killed_the_others_go_on_and_nothing_is_lost(database: 
         load.check_all_there(database)
 
 
+@pytest.mark.release_repeats(10)
 def test_a_server_that_crashes_and_restarts_under_load_gives_503_and_loses_nothing(own_server: Server) -> None:
     database = own_server.create_database()
     with serving(database, workers=2, copies=3) as service:
@@ -72,13 +83,15 @@ def test_a_server_that_is_away_gives_503_within_5_seconds_and_the_service_recove
         assert health(service) == (503, "1")
         assert retry_after(service, "POST", "/contacts/", body) == (503, "1")
         assert retry_after(service, "PATCH", "/operators/1", {"max_load": 5}) == (503, "1")
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 5  # all three: it takes 0.05
         own_server.start()
         assert health(service) == (200, None)
         assert retry_after(service, "POST", "/contacts/", body) == (201, None)
         assert service.call("GET", "/operators/1")["max_load"] == 10
 
 
+@pytest.mark.seconds(9)
+@pytest.mark.release_repeats(20)
 def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
     """The primary crashes under load, its synchronous standby is promoted, and the load goes on."""
     name = own_server.create_database().rpartition("/")[2]
@@ -86,14 +99,13 @@ def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
     try:
         own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
         own_server.sql("SELECT pg_reload_conf()")
-        while own_server.sql("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
-            time.sleep(0.05)
+        wait_for(lambda: own_server.sql("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
         ports = f"{own_server.port},{standby.port}"
         both = f"postgresql://crm@/{name}?host=127.0.0.1,127.0.0.1&port={ports}&target_session_attrs=read-write"
         with serving(both, workers=2) as service:
             with Load(service, add_source(service, operators=5, max_load=10_000)) as load:
                 own_server.stop()
-                time.sleep(0.5)
+                wait_for(lambda: load.statuses[503] > 0)
                 standby.control("promote")
                 load.wait(300)
             assert set(load.statuses) == {201, 503}
@@ -138,15 +150,23 @@ def test_a_connection_that_breaks_in_the_middle_of_reading_is_a_503(database: st
 def test_a_server_that_freezes_gives_503_within_5_seconds_also_on_open_connections(own_server: Server) -> None:
     with serving(own_server.create_database()) as service, ThreadPoolExecutor(40) as pool:
         body = {"source_id": add_source(service, operators=1, max_load=100), "lead_external_id": "tg:1"}
-        list(pool.map(lambda _: retry_after(service, "POST", "/contacts/", body), range(20)))
-        assert health(service) == (200, None)
+
+        def ask() -> tuple[set[tuple[int, str | None]], float]:
+            """The answers to many calls at once, and how long all of them took."""
+            begin = time.monotonic()
+            writes = [pool.submit(retry_after, service, "POST", "/contacts/", body) for _ in range(20)]
+            reads = [pool.submit(health, service) for _ in range(10)]
+            return {future.result() for future in writes + reads}, time.monotonic() - begin
+
+        answers, usual = ask()
+        assert answers == {(201, None), (200, None)}
         own_server.freeze()
-        begin = time.monotonic()
-        writes = [pool.submit(retry_after, service, "POST", "/contacts/", body) for _ in range(20)]
-        reads = [pool.submit(health, service) for _ in range(10)]
-        assert {future.result() for future in writes + reads} == {(503, "1")}
-        assert time.monotonic() - begin < 5.5
-        own_server.freeze(signal.SIGCONT)
+        try:
+            answers, seconds = ask()
+        finally:
+            own_server.freeze(signal.SIGCONT)
+        assert answers == {(503, "1")}
+        assert seconds < 5.2 + 4 * usual  # on a busy machine the calls themselves take longer
         assert health(service) == (200, None)
         assert service.call("GET", "/stats/")["contacts"] == 20
         assert retry_after(service, "POST", "/contacts/", body) == (201, None)
@@ -182,19 +202,18 @@ def test_a_deadlock_is_tried_again_as_a_whole_and_at_last_a_503(database: str, s
 @contextmanager
 def holding(database: str, *statements: str) -> Iterator[None]:
     """Another transaction that has done this and stays open during the block."""
-    engine = create_engine(database)
+    engine = create_engine(database, poolclass=NullPool)
     with engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
         yield
-    engine.dispose()
 
 
 SHARED, EXCLUSIVE = (f"SELECT pg_advisory_xact_lock{suffix}(4711001)" for suffix in ("_shared", ""))
 
 
 def test_only_registering_and_closing_share_the_lock_and_only_while_nobody_waits(database: str) -> None:
-    with local(create_app(settings_of(database, busy_timeout=0.3))) as client:
+    with local(create_app(settings_of(database, busy_timeout=1))) as client:
         api = Api(client)
         anna, boris = api.operator("Anna", max_load=2), api.operator("Boris")
         shop, nobody = api.source("Shop", {anna: 1}), api.source("Nobody")
@@ -247,8 +266,14 @@ def test_work_is_rolled_back_and_its_error_raised(database: str) -> None:
         connection.exec_driver_sql("INSERT INTO lead (created_at) VALUES (now())")
         connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
+    async def execute() -> None:
+        try:
+            await other.execute(fail)
+        finally:
+            await other.stop()
+
     with pytest.raises(OperationalError):
-        asyncio.run(other.execute(fail))
+        asyncio.run(execute())
     assert sql(database, "SELECT count(*) FROM lead") == [(0,)]
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -42,8 +43,9 @@ class Tab:
         options = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
         self.base = base
         self.context: BrowserContext = browser.new_context(**options)
-        self.context.set_default_timeout(8_000)
+        self.context.set_default_timeout(30_000)
         self.requests: list[str] = []
+        self.ended = 0  # of the requests
         self.problems: list[str] = []
         self.expected: tuple[str, ...] = ()  # parts of errors that the test provokes
         self.page = self.open()
@@ -51,6 +53,8 @@ class Tab:
     def open(self) -> Page:
         page = self.context.new_page()
         page.on("request", lambda request: self._note(request.url))
+        page.on("requestfinished", lambda _: self._end())
+        page.on("requestfailed", lambda _: self._end())
         page.on("console", lambda line: line.type in ("error", "warning") and self.problems.append(line.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         return page
@@ -59,6 +63,17 @@ class Tab:
         self.requests.append(url)
         if not url.startswith((self.base, "data:", "blob:")):
             self.problems.append(f"a request to {url}")
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def settle(self) -> None:
+        """Waits until nothing is asked for any more, and what was answered is shown."""
+        deadline = time.monotonic() + 30
+        while self.ended < len(self.requests):
+            assert time.monotonic() < deadline, self.requests
+            self.page.wait_for_timeout(50)
+        self.page.wait_for_timeout(200)
 
     def check(self) -> None:
         self.context.close()
