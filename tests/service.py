@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -134,6 +135,25 @@ class Service:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait(60)
                 self._over.add(process.pid)
+
+
+@contextmanager
+def at_a_terminal(
+    command: Sequence[str], stdout: int = subprocess.PIPE, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that SIGINT stops, and that has ended after the block, whatever happens in it.
+
+    In the background a shell ignores that signal, and all that it starts do so too.
+    """
+    process = subprocess.Popen(
+        command, stdout=stdout, text=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def free_port() -> int:

@@ -112,11 +112,11 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database:
     assert bad == []
 
 
-def test_deleting_an_operator_reads_no_history(grown: Api, database: str) -> None:
+def test_deleting_an_operator_reads_no_history(api: Api, database: str) -> None:
     """Neither to see whether it ever had a contact, nor to check the references to it."""
     with statements() as sent:
-        grown.delete("/operators/1", expect=409)
-        grown.delete(f"/operators/{grown.operator('New')}")
+        api.delete("/operators/1", expect=409)
+        api.delete(f"/operators/{api.operator('New')}")
     looked = [each for each in sent if re.search("FROM (contact|assignment)", each[0])]
     assert len(looked) >= 3
     assert [step for each in looked for step in bad_steps(database, *each)] == []

@@ -29,7 +29,7 @@ from tests import postgres
 from tests.conftest import Api, local, settings_of
 from tests.docs import reading
 from tests.docs.reading import BOTS, DOCUMENTS, INSIDE, README, ROOT, RUNNING, Block
-from tests.service import Service, serving
+from tests.service import Service, at_a_terminal, serving
 from tests.test_house import LEVELS
 
 # Commands of the documents that no test runs, with the reason.
@@ -161,14 +161,11 @@ class Reader:
     def _until_ctrl_c(self, command: str) -> str:
         """Lets it work, until it has done something, and interrupts it."""
         assert self.service is not None
-        process = subprocess.Popen(
-            shlex.split(command), cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, text=True
-        )
-        with process:
+        with at_a_terminal(shlex.split(command), cwd=self.folder, env=self.environment) as process:
             while not self.service.call("GET", "/stats/")["contacts"] and process.poll() is None:
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         assert output.endswith("what was sent stays\n"), output
         return output

@@ -4,9 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from click.testing import CliRunner
 
 from crm.__main__ import main as cli
 from crm.tools.demo import LIMITS, SOURCES
-from tests.service import Service, free_port, serving
+from tests.service import Service, at_a_terminal, free_port, serving
 
 ADMIN = "the-admin's-own-key"
 
@@ -75,7 +72,7 @@ def test_it_refuses_a_service_that_has_data_unless_told_to_and_leaves_that_alone
 @pytest.mark.seconds(8)
 def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service: Service) -> None:
     command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "100"]
-    with ending(subprocess.Popen([*command, "--contacts", "150"], stdout=subprocess.DEVNULL)) as process:
+    with at_a_terminal([*command, "--contacts", "150"], subprocess.DEVNULL) as process:
         wait_for(service, 20)
         service.stop()
         time.sleep(0.5)  # so that it is told once at least that nobody is there
@@ -85,16 +82,6 @@ def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service:
                 service.request("PATCH", f"/contacts/{contact['id']}/status", {"status": "closed"})
         assert process.wait(60) == 0
     assert service.call("GET", "/stats/")["contacts"] == 150
-
-
-@contextmanager
-def ending(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
-    """A process that has ended after the block, whatever happens in it."""
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def wait_for(service: Service, contacts: int) -> None:
@@ -120,11 +107,7 @@ def test_it_brings_the_key_and_says_in_one_line_when_it_cannot_go_on(path: Path)
 
 def test_it_goes_on_until_it_is_stopped(service: Service) -> None:
     command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "50"]
-    # Ctrl-C as at a terminal: in the background a shell ignores the signal, and all that it starts do so too.
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    )
-    with ending(process):
+    with at_a_terminal(command) as process:
         wait_for(service, 10)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=120)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+import token_bucket
 from fastapi.testclient import TestClient
 
 from crm.main import create_app
-from crm.web import auth
 from tests.conftest import Api, address, app_on, settings_of
 from tests.postgres import sql
 from tests.service import serving
@@ -367,7 +367,7 @@ def test_without_keys_only_callers_on_the_same_machine_are_served(
 
 def test_a_key_that_asks_too_often_gets_429_and_others_go_on(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at = [1000.0]
-    monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    monkeypatch.setattr(token_bucket.storage, "time", SimpleNamespace(monotonic=lambda: at[0]))
     with TestClient(create_app(settings_of(database, admin_key=ADMIN, rate_limit=5))) as client:
         admin = KeyApi(client, ADMIN)
         other = admin.make("admin")
