@@ -21,7 +21,7 @@ ENTRY_COLUMNS: Any = (
     col(Operator.is_active),
     col(Operator.max_load),
 )
-Entry: TypeAlias = Any  # an operator of a source, as the draw sees it: a row with these columns
+Entry: TypeAlias = Any  # an operator of a source, as the draw sees it: a row with these columns at least
 ENTRIES: Any = (
     sqlalchemy.select(*ENTRY_COLUMNS)
     .select_from(SourceOperator)
@@ -41,18 +41,18 @@ LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindp
 
 
 def draw(
-    entries: Sequence[Entry], count_load: Callable[[int], int], rng: random.Random, excluded: int | None = None
+    entries: Sequence[Entry], load_of: Callable[[int], int], rng: random.Random, excluded: int | None = None
 ) -> tuple[Entry | None, list[dict[str, Any]]]:
     """Draws one operator by weight, and again without it as long as the one drawn is at its limit.
 
-    count_load: the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
+    load_of: counts the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
     Returns the entry drawn, or None when nobody is eligible, and what was seen of each (models.Candidate).
     """
     seen = {entry.operator_id: unseen(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
     while candidates:
         [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
-        load = count_load(drawn.operator_id)
+        load = load_of(drawn.operator_id)
         has_room = load < drawn.max_load
         seen[drawn.operator_id] |= {
             "outcome": "chosen" if has_room else "full",

@@ -1,6 +1,7 @@
 """The data: tables and, derived from the same classes, the bodies and answers of the API (design.md, "Data").
 
-Suffixes: `Base` holds the fields that table and API share, `Create` and `Update` are bodies, `Public` is an answer.
+Suffixes: `Base` and `Record` hold the fields that table and API share, `Create` and `Update` are bodies, `Public` is an
+answer, and `Receipt` what of it a bot may know.
 Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone surrogate is refused.
 """
 

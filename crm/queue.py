@@ -167,8 +167,8 @@ class Distributor:
         """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
         if operator_id in self._loads:
             self._loads[operator_id] += 1
-        state = ("pending", None) if operator_id is None else ("new", self._now)
-        self._moves.append({"contact": contact.id, "operator": operator_id, "new_status": state[0], "now": state[1]})
+        status, now = ("pending", None) if operator_id is None else ("new", self._now)
+        self._moves.append({"contact": contact.id, "operator": operator_id, "new_status": status, "now": now})
         entry = {"contact_id": contact.id, "operator_id": operator_id, "reason": reason}
         self._history.append({**entry, "created_at": self._now, "candidates": seen})
         is_first = operator_id is not None and contact.assigned_at is None

@@ -141,7 +141,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
         lead = get_row(session, Lead, lead_id)
         if "name" in body.model_fields_set:
             lead.name = body.name
-            session.flush()
+        session.flush()
         if wanted:
             _replace_identifiers(session, lead_id, wanted)
         return _detail(session, lead_id, Caller())
