@@ -78,6 +78,19 @@ def test_the_migrated_schema_is_that_of_the_models(new_databases: tuple[str, str
     assert_is_schema_of_models(*new_databases)
 
 
+def test_on_sqlite_no_revision_loses_what_the_comparison_does_not_see(tmp_path: Path) -> None:
+    """Ids that are never reused, and the figures by which SQLite finds the right index: Alembic's batches lose both."""
+    url, other = f"sqlite:///{tmp_path / 'a.db'}", f"sqlite:///{tmp_path / 'b.db'}"
+    migrate(url)
+    engine = create_engine(other)
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    never_reused = "SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name"
+    assert sql(url, never_reused) == sql(other, never_reused) != []
+    described = {name for (name,) in sql(url, "SELECT idx FROM sqlite_stat1")}
+    assert {index.name for table in SQLModel.metadata.tables.values() for index in table.indexes} <= described
+
+
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_each_revision_goes_down_and_up_again_with_data_in_it(new_databases: tuple[str, str]) -> None:
     url, other = new_databases
