@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -40,6 +41,7 @@ settings.load_profile("crm")
 
 # A start of the app hides all that is there from the collector, also what a test has left open.
 crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)  # type: ignore[attr-defined]
+gc.set_threshold(50_000)  # its own figure
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +62,11 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         together = TOGETHER.search(nodeid)
         return " ".join(filter(None, (together[0][:20], *together.groups()))) if together else nodeid
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: the tests of the page and of time-outs mostly wait."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -85,6 +92,7 @@ def _nothing_is_left_open() -> Iterator[None]:
     """
     before = dict(leaks.opened)
     leaks.opened.clear()
+    sys.setswitchinterval(0.005)  # the default, that PostgreSQL's part of the app changes for its process
     gc.freeze()
     yield
     left = leaks.close_all()
