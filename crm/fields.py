@@ -20,6 +20,9 @@ IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
 IS_PENDING = text("status = 'pending'")
 HAS_WAITED = text("assigned_at > created_at")
 HAS_EVENT = text("event_id IS NOT NULL")
+IS_CLOSED = text("closed_at IS NOT NULL")
+# Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
+IS_MOVE = text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]
@@ -106,4 +109,5 @@ ExternalId = Annotated[str, StringConstraints(max_length=255), ANY, OR_INTEGER, 
 ShortText = Annotated[str, StringConstraints(max_length=255), ANY, _string(255, NO_NUL)]
 Description = Annotated[str, StringConstraints(max_length=1000), ANY, _string(1000, NO_NUL)]
 Message = Annotated[str, StringConstraints(max_length=10_000), ANY, _string(10_000, NO_NUL)]
+ApiKeyText = Annotated[str, StringConstraints(max_length=4096), TRIMMED, _string(4096, NOT_BLANK)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

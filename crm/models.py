@@ -172,6 +172,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
+        Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )
 
@@ -204,23 +205,6 @@ class ContactCreate(ContactBase, Input):
     def _exactly_one_source(self) -> Self:
         if self.source_id is not None and self.source_bot_id is not None:
             raise PydanticCustomError("source", "give exactly one of source_id and source_bot_id")
-        return self
-
-
-class StatusUpdate(Input):
-    model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
-    status: fields.ContactStatus
-
-
-class AssignmentCreate(Input):
-    model_config = {"json_schema_extra": {"example": {"operator_id": 1}}}
-    operator_id: fields.Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
-    force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
-
-    @model_validator(mode="after")
-    def _force_somebody(self) -> Self:
-        if self.force and self.operator_id is None:
-            raise PydanticCustomError("force", "force needs an operator_id")
         return self
 
 
@@ -272,6 +256,7 @@ class Assignment(AssignmentBase, Row, table=True):
         fields.one_of("reason", fields.Reason),
         Index("ix_assignment_contact_id", "contact_id", "id"),
         Index("ix_assignment_operator_id", "operator_id"),  # else deleting an operator would read all of it
+        Index("ix_assignment_moves", "created_at", "operator_id", "contact_id", **fields.where(fields.IS_MOVE)),
         {"sqlite_autoincrement": True},
     )
 
@@ -300,3 +285,15 @@ class ApiKey(Row, table=True):
     prefix: str = Field(max_length=16)
     hash: str = Field(max_length=64)
     last_used_at: datetime | None = None
+
+
+class BrowserSession(Row, table=True):
+    """A browser that is signed in: `hash` is of the token in its cookie, `key_hash` of the key that began it."""
+
+    __tablename__ = "browser_session"
+    __table_args__ = (UniqueConstraint("hash"), {"sqlite_autoincrement": True})
+    hash: str = Field(max_length=64)
+    key_hash: str = Field(max_length=64)  # no foreign key: that of the settings has no row
+    expires_at: datetime
+    last_used_at: datetime
+    user_agent: str | None = Field(max_length=200)

@@ -94,16 +94,20 @@ TABLE = """
     PATCH /leads/1                      403 403 403 403 403 422
     GET /stats/                         403 403 403 403 403 200
     GET /stats/timeline                 403 403 403 403 403 200
+    GET /stats/series                   403 403 403 403 403 422
     GET /stats/operators                403 403 403 403 403 200
     GET /stats/sources                  403 403 403 403 403 200
     GET /stats/sources/1                403 403 403 403 403 200
     POST /keys/                         403 403 403 403 403 422
     GET /keys/                          403 403 403 403 403 200
     DELETE /keys/1                      403 403 403 403 403 204
+    GET /session                        403 403 200 200 403 200
+    GET /sessions/                      403 403 200 200 403 200
+    DELETE /sessions/1                  403 403 404 404 403 404
     GET /metrics                        403 403 403 403 200 200
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
-OPEN = {("GET", "/health")}
+OPEN = {("GET", "/health"), ("POST", "/session"), ("DELETE", "/session")}
 
 
 def test_each_route_is_in_the_table(client: TestClient) -> None:
