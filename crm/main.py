@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Security
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -66,7 +67,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
         app.include_router(module.router, dependencies=authenticate, responses=common)
     app.include_router(health.router)
-    app.mount("/static", StaticFiles(directory=PAGE))
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=PAGE)))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_page() -> FileResponse:
