@@ -1,6 +1,6 @@
 """What can go wrong, each with the status code of its answer; `web.answers` makes the answer of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -13,9 +13,10 @@ class NotAlone(Exception):
 
 
 class DomainError(Exception):
-    """A request that can't be done; `status_code` and `detail` are the answer."""
+    """A request that can't be done; `status_code`, `detail` and `headers` are the answer."""
 
     status_code: int
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str | list[dict[str, Any]]) -> None:
         super().__init__(detail)
@@ -44,9 +45,13 @@ class Forbidden(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """Of this key."""
+    """Of this key, or wrong keys of this address; retry_after: seconds."""
 
     status_code = 429
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class Conflict(DomainError):

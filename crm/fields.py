@@ -106,4 +106,5 @@ ExternalId = Annotated[str, StringConstraints(max_length=255), ANY, OR_INTEGER, 
 ShortText = Annotated[str, StringConstraints(max_length=255), ANY, _string(255, NO_NUL)]
 Description = Annotated[str, StringConstraints(max_length=1000), ANY, _string(1000, NO_NUL)]
 Message = Annotated[str, StringConstraints(max_length=10_000), ANY, _string(10_000, NO_NUL)]
+ApiKeyText = Annotated[str, StringConstraints(max_length=4096), TRIMMED, _string(4096, NOT_BLANK)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import crm
-from crm.api import contacts, health, keys, leads, metrics, operators, registration, sources, stats
+from crm.api import contacts, health, keys, leads, metrics, operators, registration, sessions, sources, stats
 from crm.db import open_database
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
@@ -23,6 +23,7 @@ from crm.web import answers, auth
 from crm.web.deps import Service
 from crm.web.logs import set_up_logs
 from crm.web.requests import Requests, request_id
+from crm.web.sessions import cookie
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -44,6 +45,7 @@ TAGS = [
     {"name": "Leads", "description": "The customers, over all sources."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
+    {"name": "Sessions", "description": "Sign-in for browsers."},
     {"name": "Service", "description": "Is it up, and what does it do?"},
 ]
 
@@ -63,9 +65,11 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     # Around it. No validator, for that logs a line of its own for each id that it refuses.
     app.add_middleware(CorrelationIdMiddleware, generator=request_id, transformer=request_id, validator=None)
     answers.add_handlers(app)
-    authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
-    for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
-        app.include_router(module.router, dependencies=authenticate, responses=common)
+    by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
+    app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
+    for module in (contacts, operators, sources, leads, stats, keys, metrics, sessions):
+        app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
+    app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)
     app.mount("/static", GZipMiddleware(StaticFiles(directory=PAGE)))
 

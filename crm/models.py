@@ -207,23 +207,6 @@ class ContactCreate(ContactBase, Input):
         return self
 
 
-class StatusUpdate(Input):
-    model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
-    status: fields.ContactStatus
-
-
-class AssignmentCreate(Input):
-    model_config = {"json_schema_extra": {"example": {"operator_id": 1}}}
-    operator_id: fields.Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
-    force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
-
-    @model_validator(mode="after")
-    def _force_somebody(self) -> Self:
-        if self.force and self.operator_id is None:
-            raise PydanticCustomError("force", "force needs an operator_id")
-        return self
-
-
 class SourceRef(SQLModel):
     id: int
     name: str
@@ -300,3 +283,15 @@ class ApiKey(Row, table=True):
     prefix: str = Field(max_length=16)
     hash: str = Field(max_length=64)
     last_used_at: datetime | None = None
+
+
+class BrowserSession(Row, table=True):
+    """A browser that is signed in: `hash` is of the token in its cookie, `key_hash` of the key that began it."""
+
+    __tablename__ = "browser_session"
+    __table_args__ = (UniqueConstraint("hash"), {"sqlite_autoincrement": True})
+    hash: str = Field(max_length=64)
+    key_hash: str = Field(max_length=64)  # no foreign key: that of the settings has no row
+    expires_at: datetime
+    last_used_at: datetime
+    user_agent: str | None = Field(max_length=200)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 from crm.db import open_database
 from tests.service import free_port
 
-TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment, api_key"
+TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment, api_key, browser_session"
 USER = "nobody" if os.geteuid() == 0 else None
 
 

@@ -1,10 +1,12 @@
 """Contacts after they came in: found, handed on, worked on and closed."""
 
 import random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import sqlalchemy
 from fastapi import APIRouter, HTTPException, Query
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, bindparam, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
@@ -42,6 +44,23 @@ SET_STATUS = (
     .where(col(Contact.id) == bindparam("contact"))
     .values(status=bindparam("new_status"), closed_at=bindparam("new_closed_at"))
 )
+
+
+class StatusUpdate(models.Input):
+    model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
+    status: ContactStatus
+
+
+class AssignmentCreate(models.Input):
+    model_config = {"json_schema_extra": {"example": {"operator_id": 1}}}
+    operator_id: Id | None = Field(default=None, description="Serving the source or not; null: drawn by weight.")
+    force: bool = Field(default=False, description="Past the limit or inactivity; only with operator_id.")
+
+    @model_validator(mode="after")
+    def _force_somebody(self) -> Self:
+        if self.force and self.operator_id is None:
+            raise PydanticCustomError("force", "force needs an operator_id")
+        return self
 
 
 class ContactQuery(Page):
@@ -167,7 +186,7 @@ def get_contact(contact_id: PathId, session: SessionDep, caller: CallerDep) -> m
 
 @router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
 async def update_contact_status(
-    contact_id: PathId, body: models.StatusUpdate, service: ServiceDep, caller: CallerDep
+    contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
 ) -> models.ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
     return await service.database.execute(
@@ -177,7 +196,7 @@ async def update_contact_status(
 
 @router.post("/{contact_id}/assign", summary="Assign a contact by hand", responses=responses(404, 409))
 @writes
-def assign_contact(write: Write, contact_id: PathId, body: models.AssignmentCreate) -> models.ContactPublic:
+def assign_contact(write: Write, contact_id: PathId, body: AssignmentCreate) -> models.ContactPublic:
     """To this operator, or without `operator_id` to one drawn by weight among the others. It becomes `new` again.
 
     `force` goes past the limit or inactivity. What waits for the former operator gets the place that it leaves.

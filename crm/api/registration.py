@@ -179,6 +179,7 @@ def save(
     status_code=201,
     response_model=ContactPublic | ContactReceipt,
     summary="Register a contact",
+    openapi_extra={"security": [{"SessionCookie": []}]},  # here without the dependency that tells it of other routes
     responses={
         **responses(404),
         200: {

@@ -25,12 +25,12 @@ class ErrorMessage(BaseModel):
 
 
 DESCRIPTIONS = {
-    401: "No key, or one that is not known or was revoked.",
-    403: "Not for a key of this role, or without keys not from another machine.",
+    401: "No key and no session, or one that is not known, was revoked or has ended.",
+    403: "Not for a key of this role; with a session not for other sites; without keys not from another machine.",
     404: "Not there; the detail says what.",
     409: "Clashes with the present state; the detail names what it clashes with.",
     413: "The body is larger than 256 KiB.",
-    429: "Too many requests of this key: try again after `Retry-After` seconds.",
+    429: "Too many requests of this key, or wrong keys of this address: try again after `Retry-After` seconds.",
     501: "Not installed; the detail says what to install.",
     503: "The database is away, full or busy. Nothing was changed, unless the detail says that it may have been: "
     "try again after `Retry-After` seconds, safely with an `event_id`.",
@@ -47,7 +47,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DomainError)
     async def domain_error(_: Request, error: DomainError) -> Response:
-        return answer(error.status_code, error.detail)
+        return answer(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -93,6 +93,6 @@ def answer(status_code: int, detail: object, headers: Mapping[str, str] | None =
     """An error as `{"detail": ...}`."""
     # ASCII, because a location may quote a lone surrogate of the request, which UTF-8 can't carry.
     body = json.dumps({"detail": detail}, ensure_ascii=True, separators=(",", ":"))
-    own = {"Retry-After": str(RETRY_AFTER)} if status_code in (429, 503) else {}
+    own = {"Retry-After": str(RETRY_AFTER)} if status_code == 503 else {}
     own |= {"WWW-Authenticate": "APIKey"} if status_code == 401 else {}
     return Response(body, status_code, own | dict(headers or {}), media_type="application/json")

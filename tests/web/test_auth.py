@@ -100,10 +100,13 @@ TABLE = """
     POST /keys/                         403 403 403 403 403 422
     GET /keys/                          403 403 403 403 403 200
     DELETE /keys/1                      403 403 403 403 403 204
+    GET /session                        403 403 200 200 403 200
+    GET /sessions/                      403 403 200 200 403 200
+    DELETE /sessions/1                  403 403 404 404 403 404
     GET /metrics                        403 403 403 403 200 200
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
-OPEN = {("GET", "/health")}
+OPEN = {("GET", "/health"), ("POST", "/session"), ("DELETE", "/session")}
 
 
 def test_each_route_is_in_the_table(client: TestClient) -> None:
