@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Security
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -70,7 +71,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)
-    app.mount("/static", StaticFiles(directory=PAGE))
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=PAGE)))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_page() -> FileResponse:

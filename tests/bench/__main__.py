@@ -151,7 +151,7 @@ def time_calls(service: Service, half: int) -> None:
 
 
 def polls() -> dict[str, list[str]]:
-    """What an open page asks for every two seconds, by its view; as in crm/page/page.js."""
+    """What an open page asks for every two seconds, by its view; as in crm/page/views/."""
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     today = f"since={day:%Y-%m-%dT%H:%M:%SZ}&until={day + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
     frame, operators, sources = (

@@ -1,0 +1,188 @@
+// Calls of the service, what was read last, and how it is. Whatever shows a signal is drawn again when that changes.
+import { batch, computed, signal } from "@preact/signals";
+import { now, setClock, t, today, translated } from "./text.js";
+
+export const caller = signal(null); // who is at the page, as GET /session says
+export const role = computed(() => caller.value?.role ?? "admin");
+export const asks = signal(false); // for a key
+export const notice = signal(null); // how the last thing went that was done: {kind, text}
+export const away = signal(null); // {since, why} while the service doesn't answer
+export const back = signal(false); // it answers again, since some seconds
+
+export class Problem extends Error {
+  /** status: 0 when nobody answered. detail: what the service says; a list of fields when these are wrong. */
+  constructor(status, detail) {
+    const fields = Array.isArray(detail) ? detail : [];
+    const text = fields.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") || detail;
+    super(text?.replaceAll(/(lead_\w+): \1 /g, "$1 ") || t("error {0}", status));
+    this.status = status;
+    this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg.replace(/^lead_\w+ /, "")]));
+  }
+}
+
+/** The answer. Raises Problem. age: seconds that the answer may be old. */
+export async function call(method, path, body, age) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  if (age) headers["Cache-Control"] = `max-age=${age}`;
+  let answer, content;
+  try {
+    const signal = AbortSignal.timeout(15000);
+    answer = await fetch(path, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
+    content = await answer.text();
+  } catch {
+    throw new Problem(0, t("no answer"));
+  }
+  setClock(answer.headers.get("Date"));
+  try {
+    content = content && JSON.parse(content);
+  } catch {
+    throw new Problem(answer.ok ? 0 : answer.status, t("no answer of this service"));
+  }
+  if (!answer.ok) throw new Problem(answer.status, content.detail);
+  return content;
+}
+
+export function query(path, values) {
+  const pairs = Object.entries(values).filter(([, value]) => value !== undefined && value !== "");
+  return `${path}?${new URLSearchParams(pairs)}`;
+}
+
+// --- what is read -----------------------------------------------------------------------------------------------------
+
+/** A signal with what the service answers at path(), read again by each poll of a view that names it; undefined until then.
+ *  path: null when nothing is to be read now. take: makes the value of the one before, the answer, and `kept`. */
+export const resource = (path, take = kept) => Object.assign(signal(), { path, take });
+
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+const idOf = (row) => row.id ?? row.operator_id ?? row.source_id;
+/** What was there before where nothing has changed, down to the rows, so that what shows it is not drawn again. */
+function kept(before, fresh) {
+  if (!Array.isArray(fresh) || !before) return same(before, fresh) ? before : fresh;
+  const known = new Map(before.map((row) => [idOf(row), row]));
+  const rows = fresh.map((row) => (same(known.get(idOf(row)), row) ? known.get(idOf(row)) : row));
+  return rows.length === before.length && rows.every((row, position) => row === before[position]) ? before : rows;
+}
+
+// What several views show.
+export const operators = resource(() => query("stats/operators", today()));
+export const sources = resource(() => "sources/?limit=1000");
+export const me = resource(() => "operators/", (before, [operator]) => kept(before, operator)); // who has an operator's key
+export const nameOf = (id) => operators.value?.find((row) => row.operator_id === id)?.operator_name
+  ?? (me.value?.id === id ? me.value.name : t("operator {0}", id));
+/** What the service says, in the language of the page, with the names of operators. */
+export const said = (message) => translated(message).replace(/(?:operator|оператор) (\d+)/g, (_, id) => nameOf(Number(id)));
+
+/** What is open over the page: {kind, id, name, answer}; kind: the name of the module of views/ that shows it. */
+export const opened = signal(null);
+export function open(kind, id, name) {
+  batch(() => {
+    opened.value = { kind, id, name, answer: resource() };
+    notice.value = null;
+  });
+  poll();
+}
+
+let wanted, timer, turn = 0, actedAt = 0;
+export const readAt = signal(null);
+/** shown: gives the resources that are shown; called by each poll. */
+export function startPolling(shown) {
+  wanted = shown;
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer);
+    else if (asks.value) location.reload(); // in another tab somebody may have signed in
+    else poll(2);
+  });
+  poll(2);
+}
+
+let ticker;
+/** Whether to poll also while nobody can see the page. */
+export function pollHidden(on) {
+  if (on) {
+    ticker ??= new Worker("static/ticker.js");
+    ticker.onmessage = () => document.hidden && poll(2);
+  } else if (ticker) ticker = ticker.terminate();
+}
+
+/** Reads what is shown; then again in two seconds, while somebody can see it. */
+export async function poll(age) {
+  clearTimeout(timer);
+  if (asks.value) return;
+  const own = ++turn;
+  if (Date.now() - actedAt < 4000) age = undefined; // else one's own change could be missing again for a moment
+  try {
+    caller.value ??= await call("GET", "session");
+    const reads = [...new Set(await wanted())].map((one) => [one, one.path()]).filter(([, path]) => path);
+    const answers = await Promise.all(reads.map(([, path]) => call("GET", path, undefined, age)));
+    if (own !== turn) return;
+    batch(() => {
+      reads.forEach(([one], position) => (one.value = one.take(one.peek(), answers[position], kept)));
+      readAt.value = now();
+      if (away.value) backAgain();
+    });
+  } catch (problem) {
+    if (own === turn) await refused(problem);
+  } finally {
+    if (own === turn && !document.hidden && !asks.value) timer = setTimeout(poll, 2000, 2);
+  }
+}
+
+function backAgain() {
+  away.value = null;
+  back.value = true;
+  setTimeout(() => (back.value = false), 8000);
+}
+
+async function refused(problem) {
+  const { status } = problem;
+  if (status === 401) {
+    asks.value = true;
+    away.value = null;
+    notice.value = caller.value ? bad(t("The session has ended, or its key was revoked.")) : null;
+  } else if (status === 403 && await isSomebodyElse()) {
+    location.reload();
+  } else if (status === 404 && opened.value) {
+    opened.value = null;
+    notice.value = bad(problem.message);
+  } else if ([0, 502, 503, 504].includes(status)) {
+    away.value = { since: away.value?.since ?? new Date().toISOString(), why: problem.message };
+  } else {
+    notice.value = bad(problem.message); // the next poll may go better; what is no Problem is a fault of this page
+  }
+}
+
+/** Whether in another tab somebody else has signed in since. */
+const isSomebodyElse = () => call("GET", "session").then(
+  ({ role, operator_id }) => caller.value && (role !== caller.value.role || operator_id !== caller.value.operator_id), () => false);
+
+// --- what is done -----------------------------------------------------------------------------------------------------
+
+export const bad = (text) => ({ kind: "bad", text: said(text) });
+export const CANCELLED = Symbol("cancelled");
+let busy = false;
+/** Does what a person asked for, but not twice at once; says how it went, and reads all afresh. Gives the Problem if there was one.
+ *  text: what is said then, or makes it of the answer. done: is called before all is read. */
+export async function act(work, text, done) {
+  if (busy) return undefined;
+  busy = true;
+  notice.value = null;
+  let problem;
+  try {
+    const answer = await work();
+    if (answer !== CANCELLED) {
+      if (text) notice.value = { kind: "good", text: typeof text === "function" ? text(answer) : text };
+      done?.();
+    }
+  } catch (caught) {
+    if (!(caught instanceof Problem)) throw caught;
+    problem = caught;
+    notice.value = bad(problem.status ? problem.message : t("No answer: it may be done or not."));
+  } finally {
+    actedAt = Date.now();
+    busy = false;
+  }
+  await poll();
+  return problem;
+}
+
+export const signOut = () => act(() => call("DELETE", "session"), null, () => location.reload()); // nothing of what it saw is left

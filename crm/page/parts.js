@@ -1,0 +1,78 @@
+// What views are made of. What comes from the API is a text or an attribute, never HTML.
+import { createContext, h } from "preact";
+import { useContext, useRef } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import htm from "htm";
+import { act, call, operators, readAt, said } from "./api.js";
+import { duration, now, number, percent, t } from "./text.js";
+
+export const html = htm.bind(h);
+
+export const button = (text, onclick, properties) => html`<button type="button" onclick=${onclick} ...${properties}>${text}</button>`;
+export const of = (text, what) => ({ "aria-label": `${text}: ${what}` }); // tells apart what is there once for each row
+export const chip = (text, kind) => html`<span class="chip ${kind}">${text}</span>`;
+export const submit = (text) => html`<button class="main">${text}</button>`;
+export const loading = () => html`<p class="quiet">${t("Reading…")}</p>`;
+export const limit = (value) => ({ name: "max_load", type: "number", min: 0, max: 100000, required: true, defaultValue: value });
+
+/** options: pairs of value and text. chosen: none when the form keeps what is chosen. */
+export const choice = (text, properties, options, chosen) => html`<label>${text}<select ...${properties} ...${chosen === undefined ? {} : { value: chosen }}>
+  ${options.map(([value, label]) => html`<option key=${value} value=${value}>${label}</option>`)}</select></label>`;
+
+const Wrong = createContext();
+/** A form that gives its fields to `work`, as act does it, and is emptied when it went well (or does `then`); says what is wrong beside the field. */
+export function Form({ work, done, then, children, ...properties }) {
+  const wrong = useSignal({});
+  async function onsubmit(event) {
+    event.preventDefault();
+    const form = event.currentTarget;
+    wrong.value = {};
+    const problem = await act(() => work(Object.fromEntries(new FormData(form))), done, then ?? (() => form.reset()));
+    wrong.value = problem?.fields ?? {};
+  }
+  return html`<form onsubmit=${onsubmit} ...${properties}><${Wrong.Provider} value=${wrong}>${children}<//></form>`;
+}
+
+export function Field({ text, tag = "input", ...properties }) {
+  const wrong = useContext(Wrong)?.value[properties.name];
+  const id = `wrong-${properties.name}`;
+  return html`<span class="field"><label>${text}<${tag} ...${properties} aria-invalid=${wrong ? "true" : null} aria-describedby=${wrong ? id : null} /></label>
+    ${wrong && html`<small class="bad" id=${id}>${said(wrong)}</small>`}</span>`;
+}
+
+/** part: 0 to 1. value: what a screen reader says. */
+export const bar = (part, kind, label, value) => html`
+  <svg class="bar ${kind}" viewBox="0 0 100 10" preserveAspectRatio="none" role="meter" aria-label=${label}
+    aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.round(100 * part)} aria-valuetext=${value}>
+    <rect width=${100 * Math.min(1, part)} height="10" /></svg>`;
+export const loadBar = ({ load, max_load }) => html`
+  ${bar(load / Math.max(1, max_load), load >= max_load ? "full" : load >= 0.8 * max_load ? "nearly" : "", t("Load"), t("{0} of {1}", load, max_load))}
+  <span>${t("{0} of {1}", number(load), number(max_load))}</span>`;
+
+export function Switch({ id, name, active }) {
+  const turn = () => act(() => call("PATCH", `operators/${id}`, { is_active: !active }), active ? t("Switched off") : t("Switched on"));
+  return button(t("Active"), turn, { role: "switch", "aria-checked": String(active), ...of(t("Active"), name) });
+}
+
+export const operatorOptions = () => (operators.value ?? []).map((row) =>
+  [row.operator_id, `${row.operator_name} (${t("{0} of {1}", row.load, row.max_load)}${row.is_active ? "" : `, ${t("off")}`})`]);
+
+/** Rows of a list: Row is a component that gets one of the items as `row`, and is drawn again when that has changed. */
+export function Rows({ items, Row, none }) {
+  if (!items) return loading();
+  if (items.length === 0) return html`<p class="quiet">${none}</p>`;
+  return html`<ul class="rows">${items.map((row) => html`<${Row} key=${row.id ?? row.operator_id} row=${row} />`)}</ul>`;
+}
+
+/** A row or card whose content, draw(row), is drawn only while it is in sight: by content-visibility. */
+export function Sight({ tag, row, draw, ...properties }) {
+  const skipped = useSignal(false), drawn = useRef();
+  if (!skipped.value) drawn.current = draw(row);
+  return html`<${tag} oncontentvisibilityautostatechange=${(event) => (skipped.value = event.skipped)} ...${properties}>${drawn.current}<//>`;
+}
+
+export function Since({ time }) {
+  return duration(((readAt.value && now()) - Date.parse(time)) / 1000);
+}
+
+export const share = (part, whole) => percent(whole > 0 ? part / whole : 0);

@@ -1,0 +1,116 @@
+// Texts, numbers and times as people read them. English is the key: t("Queue") is "Очередь" in Russian.
+import { signal } from "@preact/signals";
+
+const known = localStorage.getItem("crm-language");
+export const lang = signal(known === "en" || known === "ru" ? known : navigator.language.startsWith("ru") ? "ru" : "en");
+export function speak(language) {
+  localStorage.setItem("crm-language", language);
+  lang.value = language;
+}
+
+/** The text in the page's language; {0}, {1}... are the values. tests/page/test_texts.py compares what is said with RU. */
+export const t = (text, ...values) =>
+  ((lang.value === "ru" ? RU : WORDS)[text] ?? text).replace(/\{(\d)\}/g, (_, position) => values[position]);
+
+const FORMATS = Object.fromEntries(["en", "ru"].map((name) => [name, { // made once: making one is slow
+  number: new Intl.NumberFormat(name),
+  percent: new Intl.NumberFormat(name, { style: "percent", maximumFractionDigits: 1 }),
+  time: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { hour: "2-digit", minute: "2-digit" }),
+  date: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { day: "numeric", month: "short" }),
+  dateOfYear: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { day: "numeric", month: "short", year: "numeric" }),
+  day: new Intl.RelativeTimeFormat(name, { numeric: "auto" }),
+}]));
+export const number = (value) => FORMATS[lang.value].number.format(value);
+export const percent = (value) => FORMATS[lang.value].percent.format(value);
+
+let skew = 0; // milliseconds that the service's clock is ahead
+export const now = () => Date.now() + skew;
+const midnight = (days) => new Date(now()).setHours(24 * days, 0, 0, 0);
+const day = signal(midnight(0)); // so that a "today" is drawn again when it is none any more
+/** date: the header of an answer. */
+export function setClock(date) {
+  const time = Date.parse(date) + 500;
+  if (Math.abs(time - now()) > 2000) skew = time - Date.now();
+  day.value = midnight(0);
+}
+export function today() {
+  const [since, until] = [0, 1].map((days) => new Date(midnight(days)).toISOString());
+  return { since, until };
+}
+
+/** Such as "today 14:05", "yesterday 9:30", "3 Nov, 12:00". */
+export function moment(text) {
+  const { time, date, dateOfYear, day: relative } = FORMATS[lang.value];
+  const at = new Date(text), days = Math.round((new Date(at).setHours(0, 0, 0, 0) - day.value) / 86400000);
+  if (days === 0 || days === -1) return `${relative.format(days, "day")} ${time.format(at)}`;
+  return `${(at.getFullYear() === new Date(day.value).getFullYear() ? date : dateOfYear).format(at)}, ${time.format(at)}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 60) return t("{0} s", Math.max(0, Math.floor(seconds)));
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return t("{0} min", minutes);
+  return minutes < 2880 ? t("{0} h {1} min", Math.floor(minutes / 60), minutes % 60) : t("{0} days", Math.floor(minutes / 1440));
+}
+
+/** What the service says, in the page's language. */
+export const translated = (message) =>
+  lang.value === "ru" ? SAID.reduce((text, [pattern, russian]) => text.replace(pattern, russian), message) : message;
+const SAID = [
+  [/operator (\d+) is full: (\d+) of (\d+)/, "оператор $1: нет места, $2 из $3"], [/operator (\d+) is inactive/, "оператор $1 не на смене"],
+  [/no other operator of source \d+ can take contact (\d+) now/, "никто другой сейчас не может взять обращение $1"],
+  [/source (\d+) already has the (?:name|bot_id) (.*)/, "источник $1 уже называется $2"], [/contact (\d+) is closed: .*/, "обращение $1 закрыто"],
+  [/a key of the role (\w+) can't do this/, "ключ с ролью $1 этого не может"], [/a key of the role (\w+) is for programs, .*/, "ключ с ролью $1 – для программ"],
+  [/(\d+) wrong keys in a minute: wait/, "$1 неверных ключей за минуту: подождите"], [/\w+: must not be blank/, "нужно имя"],
+  [/lead_phone/g, "телефон"], [/lead_email/g, "почта"], [/lead_external_id/g, "id"],
+  [/is not a phone number( \(.*?\))?/g, "не похоже на номер"], [/is not an e-mail address/g, "не похоже на адрес"], [/is (missing|blank)/g, "не указано"],
+  [/belongs to lead (\d+)/g, "принадлежит лиду $1"], [/the database is not available.*/, "база данных недоступна"],
+];
+
+export const RU = {
+  "{0} s": "{0} с", "{0} min": "{0} мин", "{0} h {1} min": "{0} ч {1} мин", "{0} days": "{0} дн.", "{0} of {1}": "{0} из {1}", Operators: "Операторы", Sources: "Источники",
+  Queue: "Очередь", Contacts: "Обращения", Leads: "Лиды", Views: "Разделы", Test: "Тест", "My desk": "Мои обращения", Language: "Язык", Load: "Нагрузка", Name: "Имя", Limit: "Лимит",
+  "no answer": "нет ответа", "error {0}": "ошибка {0}", "No answer: it may be done or not.": "Нет ответа: возможно, сделано, а возможно, и нет.",
+  "The service is away since {0} ({1}). Trying again every two seconds.": "Сервис недоступен с {0} ({1}). Повторяем каждые две секунды.", "The service is back.": "Сервис снова доступен.",
+  Hide: "Скрыть", "Sign out": "Выйти", Sessions: "Сеансы", "Reading…": "Читаем…", "Source name": "Название", "weight {0}": "вес {0}", "new meanwhile: {0}": "появилось новых: {0}",
+  "Meanwhile {0} has it.": "Уже у другого: {0}.", "no answer of this service": "ответил не этот сервис", "This key is not known.": "Этот ключ неизвестен.",
+  "This service asks for a key": "Нужен ключ", "It is given once. This browser then stays signed in until 12 hours after the last use.": "Он нужен один раз: потом этот браузер помнит вас 12 часов после последнего действия.",
+  "The session has ended, or its key was revoked.": "Сеанс закончился или его ключ отозван.", "Where you are signed in": "Где вы вошли", "this one": "этот",
+  "since {0}, last used {1}": "с {0}, последний раз {1}", End: "Завершить", "Session ended": "Сеанс завершён", "unknown browser": "неизвестный браузер",
+  Key: "Ключ", Enter: "Войти", "Contacts today": "Обращений сегодня",
+  "{0} in all": "всего {0}", Waiting: "Ждут", "the longest {0}": "самое долгое ожидание {0}", "Of today's without operator": "Из сегодняшних без оператора",
+  "Contacts per minute in the last hour: at most {0}, {1} in this minute": "Обращений в минуту за последний час: максимум {0}, сейчас {1}", Active: "На смене",
+  "Switched on": "Теперь на смене", "Switched off": "Больше не на смене", off: "не на смене", inactive: "не на смене", "Operator added": "Оператор добавлен",
+  "Add operator": "Добавить оператора", "No operators yet: add one here.": "Операторов пока нет: добавьте здесь.", "today: {0}": "сегодня: {0}", Set: "Сохранить",
+  "Limit changed": "Лимит изменён", Release: "Снять всё",
+  "Release {0}? All open contacts go to others or back to the queue.": "Снять всё с оператора {0}? Открытые обращения уйдут другим или в очередь.",
+  "Released: {0}. To others: {1}, back to the queue: {2}.": "Снято: {0}. Другим: {1}, в очередь: {2}.", "Source added": "Источник добавлен", "Add source": "Добавить источник",
+  "Bot id": "Id бота", "No sources yet: add one here.": "Источников пока нет: добавьте здесь.", "Shares of contacts": "Доли обращений", today: "за сегодня", "of all time": "за всё время",
+  "Thin bar: by weight. Thick bar: what came out.": "Тонкая полоса: по весам. Толстая: фактически.", "contacts: {0}": "обращений: {0}", "waiting: {0}": "ждут: {0}",
+  "full, {0} of {1}": "нет места, {0} из {1}", "Nobody serves this source: its contacts wait.": "Источник никто не обслуживает: обращения ждут.", "Edit weights": "Изменить веса",
+  "Save weights": "Сохранить веса", "Weights saved": "Веса сохранены", Cancel: "Отмена", Add: "Добавить", "Weight of {0}": "Вес: {0}", Remove: "Убрать", "Remove {0}": "Убрать: {0}",
+  "choose…": "выберите…", "Share by weight of {0}": "Доля по весу: {0}", "Actual share of {0}": "Фактическая доля: {0}",
+  "limits, absence or changed weights": "лимиты, отсутствие или смена весов", "▼ less than by weight: {0}": "▼ меньше, чем по весу: {0}",
+  "▲ more than by weight: others were full or off, or weights changed": "▲ больше, чем по весу: у других не было места или смены, или веса менялись",
+  "Who gets the next one?": "Кто получит следующее?", "Who gets the next one of {0}?": "Кто получит следующее из {0}?",
+  "Nobody can: the next one waits.": "Никто не может: следующее будет ждать.", "with {0}, load {1} of {2}": "с вероятностью {0}, нагрузка {1} из {2}", "not: {0}": "нет: {0}",
+  zero_weight: "вес 0", "To anyone": "Любому", "To anyone else": "Любому другому", To: "Кому", Assign: "Назначить", "{0} has it now.": "Теперь у оператора {0}.",
+  "{0}. Assign all the same?": "{0}. Всё равно назначить?", "Nobody waits.": "Никто не ждёт.", Status: "Статус", Source: "Источник", Operator: "Оператор", all: "все",
+  "No contacts.": "Обращений нет.", "Tell me of new ones:": "О новых:", Notification: "Уведомление", Sound: "Звук",
+  "The browser does not let this page show notifications.": "Браузер не разрешает этой странице уведомления.", "New contact: {0}": "Новое обращение: {0}",
+  next: "следующее", previous: "предыдущее", start: "начать", close: "закрыть", "Show more": "Показать ещё", pending: "ждёт", new: "новое", in_progress: "в работе", closed: "закрыто", nobody: "никто", Start: "Начать",
+  Close: "Закрыть", Started: "Начато", Closed: "Закрыто", "priority {0}": "приоритет {0}", "operator {0}": "оператор {0}", "lead {0}": "лид {0}",
+  "Name, phone, e-mail or id": "Имя, телефон, почта или id", Search: "Найти", "No lead found.": "Лид не найден.", "Messenger id": "Id в мессенджере", Phone: "Телефон", "E-mail": "Почта",
+  Message: "Сообщение", "Priority (0-9)": "Приоритет (0-9)", Send: "Отправить", "Contact {0}": "Обращение {0}", "Contact {0}: {1} got it.": "Обращение {0} – у оператора {1}.", Lead: "Лид",
+  History: "История", "Contact {0}: nobody has room, it waits.": "Обращение {0} ждёт: ни у кого нет места.", "Close this window": "Закрыть окно", distributed: "Распределено",
+  queued: "Никто не мог взять, ждёт", from_queue: "Из очереди", manual: "Назначено вручную", forced: "Назначено сверх лимита или не на смене", released: "Снято с оператора",
+  "Released, nobody could take it": "Снято с оператора, никто не мог взять", "{0} got it, at {1} of {2}": "{0}, нагрузка {1} из {2}",
+  "{0} was drawn with {1}, at {2} of {3}": "{0} – жребием ({1}), нагрузка {2} из {3}", "{0} was not drawn ({1})": "{0} – жребий не выпал ({1})",
+  "{0} was full, {1} of {2}": "{0} – не было места, {1} из {2}", "{0} was off": "{0} – не на смене", "{0} has weight 0": "{0} – вес 0",
+  "{0} had it before": "{0} – раньше обращение было здесь", "nobody serves the source": "источник никто не обслуживает",
+};
+export const WORDS = { // of the API, in English
+  pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", zero_weight: "weight 0",
+  distributed: "Distributed", queued: "Nobody could take it, it waits", from_queue: "From the queue", manual: "Assigned by hand",
+  forced: "Assigned past the limit or absence", released: "Released",
+};

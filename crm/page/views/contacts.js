@@ -1,0 +1,48 @@
+// The newest contacts, by status, source and operator.
+import { useEffect } from "preact/hooks";
+import { signal, useSignal } from "@preact/signals";
+import { operators, poll, query, resource, role, sources } from "../api.js";
+import { Rows, button, choice, html, loading, operatorOptions } from "../parts.js";
+import { t } from "../text.js";
+import { Contact } from "./contact.js";
+
+const filter = signal({}), limit = signal(50);
+const contacts = resource(() => query("contacts/", { limit: limit.value, ...filter.value }));
+
+export const reads = () => (role.value === "admin" ? [operators, sources, contacts] : [contacts]);
+export function View() {
+  useEffect(() => () => (limit.value = 50), []);
+  const more = () => {
+    limit.value = Math.min(1000, limit.value + 50);
+    poll();
+  };
+  return html`
+    <div class="card line">
+      ${filterBy(t("Status"), "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)]))}
+      ${role.value === "admin" && html`
+        ${filterBy(t("Source"), "source_id", (sources.value ?? []).map((source) => [source.id, source.name]))}
+        ${filterBy(t("Operator"), "operator_id", operatorOptions())}`}
+    </div>
+    <${Newest} contacts=${contacts.value} />
+    ${contacts.value?.length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
+}
+
+function filterBy(text, name, options) {
+  const choose = (event) => {
+    filter.value = { ...filter.value, [name]: event.target.value };
+    limit.value = 50;
+    poll();
+  };
+  return choice(text, { onchange: choose }, [["", t("all")], ...options], filter.value[name] ?? "");
+}
+
+/** Contacts, newest first. Under the pointer the list stands still: what is new comes in when it has left. */
+export function Newest({ contacts }) {
+  const still = useSignal(null); // the id of the newest one that is shown
+  if (!contacts) return loading();
+  const shown = contacts.filter(({ id }) => still.value === null || id <= still.value);
+  const late = contacts.length - shown.length;
+  return html`<div onmouseenter=${() => (still.value = contacts[0]?.id ?? null)} onmouseleave=${() => (still.value = null)}>
+    ${late > 0 && html`<p class="quiet">${t("new meanwhile: {0}", late)}</p>`}
+    <${Rows} items=${shown} Row=${Contact} none=${t("No contacts.")} /></div>`;
+}
