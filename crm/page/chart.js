@@ -1,7 +1,7 @@
 // A picture of numbers over time, for the eye (uPlot on a canvas), the pointer, the keyboard and the ear.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html, loading } from "./parts.js";
-import { lang, t } from "./text.js";
+import { lang, now, t } from "./text.js";
 
 const MINUTE = 60, DAY = 86400; // seconds
 const VENDOR = new URL("vendor/uplot/dist/", import.meta.url);
@@ -31,7 +31,7 @@ function when(begin, step, atEnd) {
   const { time, day, hour } = FORMATS[lang.value];
   const end = begin + 1000 * step;
   if (step === DAY) return day.format((begin + end) / 2); // it begins an hour off midnight where the clocks were changed
-  if (atEnd) return hour.format(end);
+  if (atEnd) return hour.format(Math.min(end, now()));
   return step === MINUTE ? time.format(begin) : hour.formatRange(begin, end);
 }
 const tick = (time, apart) => {
@@ -58,7 +58,7 @@ export function Chart({ title, none, pointed, ...shown }) {
     ${none ? html`<p class="quiet">${none}</p>` : html`
       <p class="when quiet">${read === null ? whole : when(begins[read], step, atEnd)}</p>
       <ul class="legend">${series.map((one) => html`<li key=${one.name}><i class=${one.how} style=${{ color: `var(${one.colour})` }}></i>
-        <bdi title=${one.name}>${one.name}</bdi> <b>${read === null ? one.idle : valueOf(one, read, say)}</b></li>`)}</ul>
+        <bdi title=${one.name}>${one.name}</bdi> <strong>${read === null ? one.idle : valueOf(one, read, say)}</strong></li>`)}</ul>
       <div class="plot">
         <input type="range" min="0" max=${last} value=${at ?? last} aria-label=${t("{0}: when", title)} aria-valuetext=${told(at ?? last)}
           onfocus=${() => point(at ?? last)} onblur=${() => point(null)} oninput=${(event) => point(Number(event.currentTarget.value))} />

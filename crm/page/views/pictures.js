@@ -143,7 +143,7 @@ function SourceShares({ source_name, operators, assigned }) {
       <span class="axis" aria-hidden="true"><span>${percent(0)}</span><span>${percent(most)}</span></span></th>
       <th scope="col">${t("by weight")}</th><th scope="col">${t("came out")}</th></tr></thead>
     <tbody>${operators.map((row) => html`<tr key=${row.operator_id}><th scope="row"><bdi>${row.operator_name}</bdi></th><td><${Strip} ...${row} most=${most} /></td>
-      <td>${percent(row.target_share)}</td><td><b>${outside(row)}${percent(row.actual_share)}</b></td></tr>`)}</tbody></table>`;
+      <td>${percent(row.target_share)}</td><td><strong>${outside(row)}${percent(row.actual_share)}</strong></td></tr>`)}</tbody></table>`;
 }
 
 function Strip({ target_share, actual_share, range, most }) {
