@@ -6,7 +6,7 @@ from itertools import chain, groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Float, bindparam, insert, inspect, or_
+from sqlalchemy import BigInteger, Connection, Float, Integer, bindparam, insert, inspect, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
@@ -75,6 +75,26 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     later, earlier = (compiler.process(clause, **options) for clause in element.clauses)
     whole, digits = "strftime('%s', substr({0}, 1, 19))", "substr({0}, 20)"
     return "(" + " + ".join(f"({part.format(later)} - {part.format(earlier)})" for part in (whole, digits)) + ")"
+
+
+class step_of(FunctionElement[int]):
+    """How many whole steps, of so many seconds each, the first moment is after the second, which is no later."""
+
+    type, inherit_cache = Integer(), True
+
+
+@compiles(step_of)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    moment, begin, seconds = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CAST(floor(CAST(extract(epoch FROM {moment} - {begin}) AS double precision) / {seconds}) AS integer)"
+
+
+@compiles(step_of, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    # In whole numbers: the seconds between the texts without their digits, less one if those of the moment are fewer.
+    moment, begin, seconds = (compiler.process(clause, **options) for clause in element.clauses)
+    whole, less = "strftime('%s', substr({}, 1, 19))", f"(substr({moment}, 20) < substr({begin}, 20))"
+    return f"(({whole.format(moment)} - {whole.format(begin)} - {less}) / {seconds})"
 
 
 class next_id(FunctionElement[int]):
