@@ -1,14 +1,13 @@
 // Calls of the service, what was read last, and how it is. Whatever shows a signal is drawn again when that changes.
-import { batch, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import { now, setClock, t, today, translated } from "./text.js";
 
-export const role = signal("admin"); // of who is at the page
+export const caller = signal(null); // who is at the page, as GET /session says
+export const role = computed(() => caller.value?.role ?? "admin");
 export const asks = signal(false); // for a key
 export const notice = signal(null); // how the last thing went that was done: {kind, text}
 export const away = signal(null); // {since, why} while the service doesn't answer
 export const back = signal(false); // it answers again, since some seconds
-let key = sessionStorage.getItem("crm-key");
-export const hasKey = () => Boolean(key);
 
 export class Problem extends Error {
   /** status: 0 when nobody answered. detail: what the service says; a list of fields when these are wrong. */
@@ -17,14 +16,13 @@ export class Problem extends Error {
     const text = fields.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") || detail;
     super(text?.replaceAll(/(lead_\w+): \1 /g, "$1 ") || t("error {0}", status));
     this.status = status;
-    this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg]));
+    this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg.replace(/^lead_\w+ /, "")]));
   }
 }
 
 /** The answer. Raises Problem. age: seconds that the answer may be old. */
 export async function call(method, path, body, age) {
-  const headers = key ? { "X-API-Key": key } : {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
   if (age) headers["Cache-Control"] = `max-age=${age}`;
   let answer, content;
   try {
@@ -52,7 +50,7 @@ export function query(path, values) {
 // --- what is read -----------------------------------------------------------------------------------------------------
 
 /** A signal with what the service answers at path(), read again by each poll of a view that names it; undefined until then.
- *  path: null when nothing is to be read now. take: makes the value of the one before and the answer. */
+ *  path: null when nothing is to be read now. take: makes the value of the one before, the answer, and `kept`. */
 export const resource = (path, take = kept) => Object.assign(signal(), { path, take });
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
@@ -89,26 +87,41 @@ export const readAt = signal(null);
 /** shown: gives the resources that are shown; called by each poll. */
 export function startPolling(shown) {
   wanted = shown;
-  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll(2)));
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer);
+    else if (asks.value) location.reload(); // in another tab somebody may have signed in
+    else poll(2);
+  });
   poll(2);
+}
+
+let ticker;
+/** Whether to poll also while nobody can see the page. */
+export function pollHidden(on) {
+  if (on) {
+    ticker ??= new Worker("static/ticker.js");
+    ticker.onmessage = () => document.hidden && poll(2);
+  } else if (ticker) ticker = ticker.terminate();
 }
 
 /** Reads what is shown; then again in two seconds, while somebody can see it. */
 export async function poll(age) {
   clearTimeout(timer);
+  if (asks.value) return;
   const own = ++turn;
   if (Date.now() - actedAt < 4000) age = undefined; // else one's own change could be missing again for a moment
   try {
-    const reads = (await wanted()).map((one) => [one, one.path()]).filter(([, path]) => path);
+    caller.value ??= await call("GET", "session");
+    const reads = [...new Set(await wanted())].map((one) => [one, one.path()]).filter(([, path]) => path);
     const answers = await Promise.all(reads.map(([, path]) => call("GET", path, undefined, age)));
     if (own !== turn) return;
     batch(() => {
-      reads.forEach(([one], position) => (one.value = one.take(one.peek(), answers[position])));
+      reads.forEach(([one], position) => (one.value = one.take(one.peek(), answers[position], kept)));
       readAt.value = now();
       if (away.value) backAgain();
     });
   } catch (problem) {
-    if (own === turn) refused(problem);
+    if (own === turn) await refused(problem);
   } finally {
     if (own === turn && !document.hidden && !asks.value) timer = setTimeout(poll, 2000, 2);
   }
@@ -120,15 +133,14 @@ function backAgain() {
   setTimeout(() => (back.value = false), 8000);
 }
 
-function refused(problem) {
+async function refused(problem) {
   const { status } = problem;
-  if (status === 403 && role.value === "admin" && key) {
-    role.value = "operator"; // perhaps: then it is shown its desk, and else asked for another key
-    poll();
-  } else if (status === 401 || status === 403) {
-    asks.value = status === 401 || Boolean(key);
+  if (status === 401) {
+    asks.value = true;
     away.value = null;
-    notice.value = status === 403 ? bad(problem.message) : key ? bad(t("This key is not known.")) : null;
+    notice.value = caller.value ? bad(t("The session has ended, or its key was revoked.")) : null;
+  } else if (status === 403 && await isSomebodyElse()) {
+    location.reload();
   } else if (status === 404 && opened.value) {
     opened.value = null;
     notice.value = bad(problem.message);
@@ -138,6 +150,10 @@ function refused(problem) {
     notice.value = bad(problem.message); // the next poll may go better; what is no Problem is a fault of this page
   }
 }
+
+/** Whether in another tab somebody else has signed in since. */
+const isSomebodyElse = () => call("GET", "session").then(
+  ({ role, operator_id }) => caller.value && (role !== caller.value.role || operator_id !== caller.value.operator_id), () => false);
 
 // --- what is done -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +170,7 @@ export async function act(work, text, done) {
   try {
     const answer = await work();
     if (answer !== CANCELLED) {
-      notice.value = { kind: "good", text: typeof text === "function" ? text(answer) : text };
+      if (text) notice.value = { kind: "good", text: typeof text === "function" ? text(answer) : text };
       done?.();
     }
   } catch (caught) {
@@ -169,11 +185,4 @@ export async function act(work, text, done) {
   return problem;
 }
 
-export function signIn(given) {
-  sessionStorage.setItem("crm-key", given);
-  location.reload();
-}
-export function signOut() {
-  sessionStorage.removeItem("crm-key");
-  location.reload(); // nothing of what one key saw is left for the next
-}
+export const signOut = () => act(() => call("DELETE", "session"), null, () => location.reload()); // nothing of what it saw is left

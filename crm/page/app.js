@@ -2,8 +2,8 @@
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { computed, effect, signal } from "@preact/signals";
-import { Problem, asks, away, back, hasKey, me, notice, opened, poll, query, readAt, resource, role, signIn, signOut, startPolling } from "./api.js";
-import { Field, Switch, button, choice, html, loadBar, loading, submit } from "./parts.js";
+import { Problem, asks, away, back, call, caller, me, notice, open, opened, poll, query, readAt, resource, role, signOut, startPolling } from "./api.js";
+import { Field, Form, Switch, button, choice, html, loadBar, loading, submit } from "./parts.js";
 import { duration, lang, moment, now, number, percent, speak, t, today } from "./text.js";
 
 // A view is a module of views/ with its name. It gives `View`, a component, and `reads`: the resources that it shows.
@@ -50,7 +50,7 @@ const before = resource(() => (readAt.value && before.value?.until !== today().s
   (_, { contacts }) => ({ until: today().since, contacts }));
 
 async function shown() {
-  const frame = role.value === "admin" ? [totals, minutes, before] : [me];
+  const frame = role.value === "admin" ? [totals, minutes, before] : [me, (await load("desk")).fresh];
   const reads = [...frame, ...(await load(view.value.name)).reads()];
   if (!opened.value) return reads;
   const { kind, id, answer } = opened.value, { path } = await load(kind);
@@ -91,7 +91,7 @@ function Header() {
   return html`<header><h1>Mini-CRM</h1>
     ${choice(t("Language"), { onchange: (event) => speak(event.target.value) }, [["en", "English"], ["ru", "Русский"]], lang.value)}
     <a href="docs">API</a>
-    ${hasKey() && !asks.value && button(t("Forget key"), signOut)}</header>`;
+    ${caller.value?.session && !asks.value && html`${button(t("Sessions"), () => open("sessions"))}${button(t("Sign out"), signOut)}`}</header>`;
 }
 
 /** How the service is, and how the last thing went that was done: in the window that is open, else on the page. */
@@ -117,12 +117,13 @@ function Main() {
 }
 
 function SignIn() {
-  const enter = (event) => {
-    event.preventDefault();
-    signIn(new FormData(event.currentTarget).get("key"));
-  };
-  return html`<main><form class="card form" onsubmit=${enter}><h2>${t("This service asks for a key")}</h2><p>${t("It is kept for this tab only.")}</p>
-    <${Field} text=${t("Key")} name="key" type="password" required pattern="[ -~]+" autocomplete="off" autofocus />${submit(t("Enter"))}</form></main>`;
+  const enter = (fields) => call("POST", "session", fields).catch((problem) => {
+    throw new Problem(problem.status, [{ loc: ["key"], msg: problem.status === 401 ? t("This key is not known.") : problem.message }]);
+  });
+  return html`<main><${Form} class="card form" work=${enter} then=${() => location.reload()}>
+    <h2>${t("This service asks for a key")}</h2>
+    <p class="quiet">${t("It is given once. This browser then stays signed in until 12 hours after the last use.")}</p>
+    <${Field} text=${t("Key")} name="key" type="password" required pattern="[ -~]+" autocomplete="off" autofocus />${submit(t("Enter"))}<//></main>`;
 }
 
 function Opened() {
@@ -147,13 +148,14 @@ function Opened() {
 function App() {
   return html`<div id="page" class=${away.value ? "away" : ""}>
     <${Header} />${!opened.value && html`<${Messages} />`}
-    ${asks.value ? html`<${SignIn} />` : html`${role.value === "admin" ? html`<${Totals} />` : html`<${Self} />`}<${Navigation} /><${Main} />`}
+    ${asks.value ? html`<${SignIn} />` : !caller.value ? loading() : html`${role.value === "admin" ? html`<${Totals} />` : html`<${Self} />`}<${Navigation} /><${Main} />`}
   </div><${Opened} />`;
 }
 
 effect(() => {
   document.documentElement.lang = lang.value;
-  document.title = `${view.value.title()} – Mini-CRM`;
+  const news = modules.value.desk?.fresh.value?.length;
+  document.title = `${news ? `(${news}) ` : ""}${view.value.title()} – Mini-CRM`;
 });
 addEventListener("hashchange", () => {
   place.value = location.hash.slice(1);

@@ -20,14 +20,14 @@ export const choice = (text, properties, options, chosen) => html`<label>${text}
   ${options.map(([value, label]) => html`<option key=${value} value=${value}>${label}</option>`)}</select></label>`;
 
 const Wrong = createContext();
-/** A form that gives its fields to `work`, as act does it, and is emptied when it went well; says what is wrong beside the field. */
-export function Form({ work, done, children, ...properties }) {
+/** A form that gives its fields to `work`, as act does it, and is emptied when it went well (or does `then`); says what is wrong beside the field. */
+export function Form({ work, done, then, children, ...properties }) {
   const wrong = useSignal({});
   async function onsubmit(event) {
     event.preventDefault();
     const form = event.currentTarget;
     wrong.value = {};
-    const problem = await act(() => work(Object.fromEntries(new FormData(form))), done, () => form.reset());
+    const problem = await act(() => work(Object.fromEntries(new FormData(form))), done, then ?? (() => form.reset()));
     wrong.value = problem?.fields ?? {};
   }
   return html`<form onsubmit=${onsubmit} ...${properties}><${Wrong.Provider} value=${wrong}>${children}<//></form>`;

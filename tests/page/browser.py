@@ -4,14 +4,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.service import Service
 
 OPTIONS = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+expect.set_options(timeout=30_000)
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
@@ -96,3 +99,27 @@ class Tab:
             if one["impact"] in ("serious", "critical")
             for node in one["nodes"]
         ]
+
+
+def team(service: Service, **limits: int) -> None:
+    """Operators 1, 2... with these limits; source 1 "Shop" with weights 1, 3, 5..."""
+    for name, max_load in limits.items():
+        service.call("POST", "/operators/", {"name": name, "max_load": max_load})
+    service.call("POST", "/sources/", {"name": "Shop", "bot_id": "shop_bot"})
+    entries = [{"operator_id": number + 1, "weight": 2 * number + 1} for number in range(len(limits))]
+    service.call("PUT", "/sources/1/operators", entries)
+
+
+def write(service: Service, lead: str = "tg:1", **fields: Any) -> Any:
+    return service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": lead, **fields})
+
+
+def row(page: Page, text: str) -> Any:
+    return page.locator("main li").filter(has_text=text)
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -3,7 +3,6 @@
 import http.client
 import re
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,45 +11,12 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, Route, expect
 
 from tests.conftest import empty_file
-from tests.page.browser import Tab
-from tests.service import Service, Thread, serving
+from tests.page.browser import Tab, row, team, wait_for, write
+from tests.service import Service, serving
 
 VIEWS = ("operators", "sources", "queue", "contacts", "leads", "test")
 LONG = "<script>alert(1)</script><img src=x onerror=alert(2)>" + "W" * 40
 ADMIN = "the-admin's-own-key"
-expect.set_options(timeout=30_000)
-
-
-@pytest.fixture
-def service(path: Path) -> Iterator[Service]:
-    service = Thread(empty_file(path))
-    try:
-        yield service
-    finally:
-        service.stop()
-
-
-@pytest.fixture
-def tab(browser: Browser, service: Service) -> Iterator[Tab]:
-    tab = Tab(browser, f"http://127.0.0.1:{service.port}")
-    try:
-        yield tab
-    finally:
-        tab.context.close()
-    tab.check()
-
-
-def team(service: Service, **limits: int) -> None:
-    """Operators 1, 2... with these limits; source 1 "Shop" with weights 1, 3, 5..."""
-    for name, max_load in limits.items():
-        service.call("POST", "/operators/", {"name": name, "max_load": max_load})
-    service.call("POST", "/sources/", {"name": "Shop", "bot_id": "shop_bot"})
-    entries = [{"operator_id": number + 1, "weight": 2 * number + 1} for number in range(len(limits))]
-    service.call("PUT", "/sources/1/operators", entries)
-
-
-def write(service: Service, lead: str = "tg:1", **fields: Any) -> Any:
-    return service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": lead, **fields})
 
 
 def answer(page: Page, accept: bool) -> list[str]:
@@ -63,17 +29,6 @@ def answer(page: Page, accept: bool) -> list[str]:
 
     page.on("dialog", on)
     return asked
-
-
-def row(page: Page, text: str) -> Any:
-    return page.locator("main li").filter(has_text=text)
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_totals_and_the_last_hour_are_those_of_the_api_and_follow_it(service: Service, tab: Tab) -> None:
@@ -368,67 +323,6 @@ def test_the_language_is_the_browsers_until_another_is_chosen(browser: Browser, 
     expect(page.locator("main h2")).to_have_text("Operators")
     expect(page.locator("html")).to_have_attribute("lang", "en")
     tab.check()
-
-
-def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, path: Path) -> None:
-    with serving(f"sqlite:///{path}", CRM_ADMIN_KEY=ADMIN) as service:
-        service.headers = {"X-API-Key": ADMIN}
-        team(service, Anna=5, Boris=5)
-        write(service, "tg:1")
-        service.call("POST", "/contacts/1/assign", {"operator_id": 1, "force": True})
-        service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": "tg:2"})
-        service.call("POST", "/contacts/2/assign", {"operator_id": 2, "force": True})
-        keys = {
-            role: service.call("POST", "/keys/", {"role": role, "name": "test", **owner})["key"]
-            for role, owner in (("operator", {"operator_id": 1}), ("source", {"source_id": 1}))
-        }
-        tab = Tab(browser, f"http://127.0.0.1:{service.port}")
-        tab.expected = ("401", "403")
-        page = tab.go()
-
-        def enter(key: str) -> None:
-            page.get_by_label("Key").fill(key)
-            page.get_by_role("button", name="Enter").click()
-
-        expect(page.get_by_role("heading", name="This service asks for a key")).to_be_visible()
-        expect(page.locator(".totals")).to_have_count(0)
-        enter("nobody's")
-        expect(page.get_by_role("alert")).to_contain_text("This key is not known.")
-        enter(keys["source"])
-        expect(page.get_by_role("alert")).to_contain_text("a key of the role source can't do this")
-        enter(ADMIN)
-        expect(row(page, "Anna")).to_contain_text("1 of 5")
-        page.reload()
-        expect(row(page, "Anna")).to_contain_text("1 of 5")
-        page.get_by_role("link", name="Leads").click()
-        expect(page.locator("main li")).to_have_count(2)
-        page.get_by_role("button", name="Forget key").click()
-        enter(keys["operator"])
-        expect(page.locator("main li")).to_have_count(1)
-        page.get_by_role("link", name="My desk").click()
-        expect(page.get_by_role("heading", name="My desk")).to_be_visible()
-        expect(page.locator("#page")).to_contain_text("1 of 5")
-        expect(page.locator("#page")).not_to_contain_text("Boris")
-        expect(page.locator("main li")).to_have_count(1)
-        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["My desk", "Contacts", "Leads"])
-        page.locator("main").get_by_role("button", name="Start").click()
-        expect(page.locator("main li")).to_contain_text("in progress")
-        page.get_by_role("button", name="№ 1 ·").click()
-        dialog = page.get_by_role("dialog")
-        expect(dialog).to_contain_text("Anna")
-        expect(dialog.get_by_role("button", name="Assign")).to_have_count(0)
-        dialog.get_by_role("button", name="Close: № 1").click()
-        expect(dialog).to_contain_text("closed")
-        page.keyboard.press("Escape")
-        page.get_by_role("switch").click()
-        expect(page.get_by_role("switch")).to_have_attribute("aria-checked", "false")
-        assert service.call("GET", "/operators/1")["is_active"] is False
-        page.get_by_role("link", name="Contacts").click()
-        expect(page.locator("main li")).to_have_count(1)
-        other = tab.open()
-        other.goto(tab.base)
-        expect(other.get_by_role("heading", name="This service asks for a key")).to_be_visible()
-        tab.check()
 
 
 def test_the_page_says_that_the_service_is_away_and_that_it_is_back(browser: Browser, path: Path) -> None:

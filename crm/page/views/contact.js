@@ -12,7 +12,7 @@ export function View({ answer: contact }) {
     <p>${t("Lead")}: <button class="link" type="button" onclick=${() => open("lead", contact.lead.id)}><bdi>${nameOfLead(contact.lead)}</bdi></button></p>
     ${identifiers(contact.lead)}
     <p class="quiet"><bdi>${contact.source.name}</bdi> · ${moment(contact.created_at)}${contact.priority > 0 && ` · ${t("priority {0}", contact.priority)}`}</p>
-    ${contact.identity_note && html`<p class="warn"><bdi>${said(contact.identity_note)}</bdi></p>`}
+    ${noteOf(contact)}
     ${contact.message && html`<p class="message"><bdi>${contact.message}</bdi></p>`}
     <h3>${t("History")}</h3>
     <ul class="rows">${contact.history.map((entry) => html`
@@ -47,11 +47,15 @@ export function Contact({ row: contact }) {
     <bdi class="fixed">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} /></li>`;
 }
 
-export const contactTitle = (contact) => html`<div class="wide">
+export const noteOf = ({ identity_note }) => identity_note && html`<p class="warn"><bdi>${said(identity_note)}</bdi></p>`;
+
+/** message: all of it; else its begin. */
+export const contactTitle = (contact, message) => html`<div class="wide">
   <button class="link" type="button" onclick=${() => open("contact", contact.id)}>№ ${contact.id} · <bdi class="name">${nameOfLead(contact.lead)}</bdi></button>
   ${contact.priority > 0 && html` ${chip(t("priority {0}", contact.priority), "warn")}`}
   <div class="quiet"><bdi>${contact.source.name}</bdi> · ${moment(contact.created_at)}</div>
-  ${contact.message && html`<bdi class="short">${contact.message.slice(0, 300)}</bdi>`}
+  ${message && html`<p class="message"><bdi>${message}</bdi></p>`}
+  ${!message && contact.message && html`<bdi class="short">${contact.message.slice(0, 300)}</bdi>`}
 </div>`;
 
 export function Steps({ id, status }) {
@@ -61,7 +65,7 @@ export function Steps({ id, status }) {
     ${status !== "closed" && button(t("Close"), () => step(id, "closed", t("Closed")), { key: "close", ...of(t("Close"), `№ ${id}`) })}
   </div>`;
 }
-const step = (id, status, done) => act(() => call("PATCH", `contacts/${id}/status`, { status }), done);
+export const step = (id, status, done) => act(() => call("PATCH", `contacts/${id}/status`, { status }), done);
 
 export function assignment(contact) {
   const hasIt = (assigned) => t("{0} has it now.", assigned.operator.name);
