@@ -15,6 +15,7 @@ const VIEWS = [
   { name: "desk", title: () => t("My desk"), role: "operator" },
   { name: "contacts", title: () => t("Contacts") },
   { name: "leads", title: () => t("Leads") },
+  { name: "pictures", title: () => t("Pictures"), role: "admin" },
   { name: "test", title: () => t("Test"), role: "admin" },
 ];
 const views = computed(() => VIEWS.filter((view) => !view.role || view.role === role.value));

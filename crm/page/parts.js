@@ -75,4 +75,6 @@ export function Since({ time }) {
   return duration(((readAt.value && now()) - Date.parse(time)) / 1000);
 }
 
+/** How far chance alone takes a share from that of the weight, but for once in some hundred times. */
+export const chance = (target, contacts) => 3 * Math.sqrt((target * (1 - target)) / Math.max(1, contacts)) + 1 / Math.max(1, contacts);
 export const share = (part, whole) => percent(whole > 0 ? part / whole : 0);

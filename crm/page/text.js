@@ -108,6 +108,15 @@ export const RU = {
   "{0} was drawn with {1}, at {2} of {3}": "{0} – жребием ({1}), нагрузка {2} из {3}", "{0} was not drawn ({1})": "{0} – жребий не выпал ({1})",
   "{0} was full, {1} of {2}": "{0} – не было места, {1} из {2}", "{0} was off": "{0} – не на смене", "{0} has weight 0": "{0} – вес 0",
   "{0} had it before": "{0} – раньше обращение было здесь", "nobody serves the source": "источник никто не обслуживает",
+  Pictures: "Графики", Period: "Период", Hour: "Час", Today: "Сегодня", "7 days": "7 дней", "30 days": "30 дней", "From … to …": "С … по …",
+  "First day": "Первый день", "Last day": "Последний день", "per minute": "в минуту", "per hour": "в час", "per day": "в день", "{0} h": "{0} ч",
+  "In the whole period": "За весь период", "{0} others": "Остальные ({0})", "Of these had to wait": "Из них ждали", When: "Когда", "{0}: when": "{0}: когда",
+  "As a table": "Таблицей", "The picture could not be loaded.": "График не загрузился.", "No contacts in this period.": "За этот период обращений нет.",
+  "Time to assignment": "Время до назначения", "half of the contacts, and 95 of 100, had an operator within it": "не дольше ждали оператора половина и 95 из 100 обращений",
+  "95 of 100": "95 из 100", half: "половина", "All contacts had an operator at once.": "Все обращения получили оператора сразу.",
+  "Nothing was assigned in this period.": "За этот период ничего не назначено.", "open contacts that have an operator": "открытые обращения у операторов",
+  "Capacity, as it is now": "Сейчас мест", Shares: "Доли", "of the contacts of a source": "в обращениях источника", "by weight, as it is now": "по нынешнему весу",
+  "by weight": "по весу", "came out": "фактически", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
 };
 export const WORDS = { // of the API, in English
   pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", zero_weight: "weight 0",

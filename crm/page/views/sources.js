@@ -1,7 +1,7 @@
 // All sources: shares by weight against what came out, and the weights.
 import { signal } from "@preact/signals";
 import { act, call, nameOf, open, operators, poll, query, resource, sources } from "../api.js";
-import { Field, Form, Sight, bar, button, chip, choice, html, loading, operatorOptions, submit } from "../parts.js";
+import { Field, Form, Sight, bar, button, chance, chip, choice, html, loading, operatorOptions, submit } from "../parts.js";
 import { number, percent, t, today } from "../text.js";
 
 const period = signal("today");
@@ -52,8 +52,7 @@ function source(row) {
 function markOf({ target_share, actual_share, operator_id, weight }, assigned) {
   const row = operators.value?.find((one) => one.operator_id === operator_id);
   const why = row && !row.is_active ? t("off") : row && row.load >= row.max_load ? t("full, {0} of {1}", row.load, row.max_load) : null;
-  const chance = 3 * Math.sqrt((target_share * (1 - target_share)) / Math.max(1, assigned)) + 1 / Math.max(1, assigned);
-  if (Math.abs(actual_share - target_share) <= chance) return { mark: weight > 0 && why, kind: "quiet" };
+  if (Math.abs(actual_share - target_share) <= chance(target_share, assigned)) return { mark: weight > 0 && why, kind: "quiet" };
   return { kind: "warn", mark: actual_share < target_share ? t("▼ less than by weight: {0}", why ?? t("limits, absence or changed weights"))
     : t("▲ more than by weight: others were full or off, or weights changed") };
 }
