@@ -1,10 +1,12 @@
 """The service: `uvicorn crm.main:app`."""
 
+import asyncio
 import gc
 import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -15,7 +17,9 @@ from fastapi_offline import FastAPIOffline
 
 import crm
 from crm.api import contacts, health, keys, leads, metrics, operators, registration, sources, stats
+from crm.clock import keep_time
 from crm.db import open_database
+from crm.outbox.feed import Feed
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
@@ -82,15 +86,21 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     database = open_database(settings.database_url, settings.busy_timeout)
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.callers = auth.Callers(admin_key, settings.rate_limit)
-    app.state.service = Service(settings, database, rng)
+    feed = Feed(database)
+    app.state.service = Service(settings, database, rng, feed)
     log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
     # An older version may have left contacts waiting for whom there is room.
     database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
     gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
+    feed.start()
+    clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
     try:
         yield
     finally:
+        clock.cancel()
+        await asyncio.wait([clock])
+        await feed.stop()
         await database.stop()
 
 
