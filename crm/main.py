@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import crm
-from crm.api import contacts, health, keys, leads, metrics, operators, registration, sources, stats
+from crm.api import contacts, events, health, keys, leads, metrics, operators, registration, sources, stats
 from crm.clock import keep_time
 from crm.db import open_database
 from crm.outbox.feed import Feed
@@ -26,6 +26,7 @@ from crm.web import answers, auth
 from crm.web.deps import Service
 from crm.web.logs import set_up_logs
 from crm.web.requests import Requests, request_id
+from crm.web.stopping import when_stopping
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -45,6 +46,7 @@ TAGS = [
     {"name": "Sources", "description": "The bots, and the weight of each operator at each."},
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
+    {"name": "Events", "description": "What happened to contacts, for who wants to be told."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Service", "description": "Is it up, and what does it do?"},
@@ -67,7 +69,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(CorrelationIdMiddleware, generator=request_id, transformer=request_id, validator=None)
     answers.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
-    for module in (registration, contacts, operators, sources, leads, stats, keys, metrics):  # the busiest first
+    for module in (registration, contacts, operators, sources, leads, events, stats, keys, metrics):  # most used first
         app.include_router(module.router, dependencies=authenticate, responses=common)
     app.include_router(health.router)
     app.mount("/static", StaticFiles(directory=PAGE))
@@ -96,7 +98,8 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     feed.start()
     clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
     try:
-        yield
+        with when_stopping(feed.close):
+            yield
     finally:
         clock.cancel()
         await asyncio.wait([clock])

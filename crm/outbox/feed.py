@@ -9,7 +9,7 @@ Two things are as they are now: the name of the operator, and whose contact it i
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
@@ -142,19 +142,23 @@ class Feed:
         self._recent: list[ContactEvent] = []
         self._recent_after = 0  # all from here to the head are in it
         self._followers = 0
-        self._is_closed = False
+        self.closed = asyncio.Event()
 
     def start(self) -> None:
         """In the event loop."""
-        self._wanted = asyncio.Event()  # a look is
-        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # of the look that comes next
+        self._loop, self._wanted = asyncio.get_running_loop(), asyncio.Event()
+        self._next: asyncio.Future[None] = self._loop.create_future()  # of the look that comes next
         self._task = asyncio.create_task(self._run())
         self._database.after_commit = self._look_if_followed
 
     def close(self) -> None:
-        """Ends everybody's following, for the service is to stop."""
-        self._is_closed = True
-        self._task.cancel()
+        """Ends everybody's following, for the service is to stop. From any thread, or from within a signal."""
+
+        def end() -> None:
+            self.closed.set()
+            self._task.cancel()
+
+        self._loop.call_soon_threadsafe(end)
 
     async def stop(self) -> None:
         self.close()
@@ -175,24 +179,23 @@ class Feed:
 
     async def follow(
         self, after: int, wanted: Wanted = ALL, limit: int = 100, idle: float = 15
-    ) -> AsyncIterator[tuple[list[ContactEvent], int]]:
+    ) -> AsyncGenerator[tuple[list[ContactEvent], int]]:
         """Pages of events as they come, each with the cursor to read on from; after `idle` seconds without any, none.
 
         The cursor moves on over what is not wanted too. A page is read when it is asked for, so who is slow costs
         nothing. Ends when the service stops. Raises OperationalError when the database is away.
         """
-        loop = asyncio.get_running_loop()
         with self._following():
             await self.head()
-            deadline = loop.time() + idle
-            while not self._is_closed:
+            deadline = self._loop.time() + idle
+            while not self.closed.is_set():
                 events, after = await self._read(after, wanted, limit)
                 is_all = after >= (self._head or 0)
-                if events or (is_all and loop.time() >= deadline):
+                if events or (is_all and self._loop.time() >= deadline):
                     yield events, after
-                    deadline = loop.time() + idle
+                    deadline = self._loop.time() + idle
                 elif is_all:
-                    await asyncio.wait([self._next], timeout=deadline - loop.time())
+                    await asyncio.wait([self._next], timeout=deadline - self._loop.time())
 
     async def _read(self, after: int, wanted: Wanted, limit: int) -> tuple[list[ContactEvent], int]:
         """A page, and the cursor. An empty one need not be the last: one statement reads only so many ids."""
@@ -228,7 +231,7 @@ class Feed:
                     async with asyncio.timeout(EVERY if self._followers else None):
                         await self._wanted.wait()
                 self._wanted.clear()
-                look, self._next = self._next, asyncio.get_running_loop().create_future()
+                look, self._next = self._next, self._loop.create_future()
                 try:
                     await self._look()
                     look.set_result(None)

@@ -23,7 +23,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 from token_bucket import Limiter, MemoryStorage
 
 from crm.db.base import Database
-from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
+from crm.errors import DomainError, Forbidden, NotFound, TooManyRequests, Unauthorized
 from crm.fields import Role, utcnow
 from crm.models import ApiKey, Contact
 
@@ -32,14 +32,15 @@ log = logging.getLogger(__name__)
 FORWARDING = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
 USE_WRITTEN_EVERY = 60  # seconds
 # What may be called by whom besides admins, by the name of the handler.
-OPEN_TO: dict[str, Role] = {"create_contact": "source", "get_metrics": "metrics"}
+OPEN_TO: dict[str, tuple[Role, ...]] = {"create_contact": ("source",), "get_metrics": ("metrics",)}
+OPEN_TO |= dict.fromkeys(("list_events", "stream_events"), ("source", "operator"))
 OPEN_TO |= dict.fromkeys(
     (
         *("list_operators", "get_operator_detail", "update_operator", "get_operator_stats"),
         *("list_contacts", "get_contact", "update_contact_status"),
         *("list_leads", "get_lead_detail", "list_lead_contacts"),
     ),
-    "operator",
+    ("operator",),
 )
 
 
@@ -152,7 +153,7 @@ class Authentication(APIKeyHeader):
         digest, route = self._digest(request), request.scope["route"].name
         caller = await callers.find(digest, route, request.app.state.service.database)
         callers.take_turn(digest)
-        if caller.role not in ("admin", OPEN_TO.get(route)):
+        if caller.role not in ("admin", *OPEN_TO.get(route, ())):
             raise Forbidden(f"a key of the role {caller.role} can't do this")
         request.scope["caller"] = caller
         return caller
@@ -166,6 +167,17 @@ class Authentication(APIKeyHeader):
         if caller.role == "source":
             callers: Callers = request.app.state.callers
             await callers.look_up(self._digest(request), request.app.state.service.database)
+
+    async def still_holds(self, request: Request) -> bool:
+        """Whether a call that goes on would be let in again: its key may have been revoked meanwhile."""
+        request.scope.pop("caller", None)
+        try:
+            await self(request)
+        except TooManyRequests:
+            return True
+        except DomainError:
+            return False
+        return True
 
     def _digest(self, request: Request) -> str:
         key = request.headers.get(self.model.name)
