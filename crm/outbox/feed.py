@@ -9,8 +9,8 @@ Two things are as they are now: the name of the operator, and whose contact it i
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from itertools import takewhile
@@ -185,9 +185,9 @@ class Feed:
         The cursor moves on over what is not wanted too. A page is read when it is asked for, so who is slow costs
         nothing. Ends when the service stops. Raises OperationalError when the database is away.
         """
-        with self._following():
-            await self.head()
-            deadline = self._loop.time() + idle
+        await self.head()
+        deadline, is_follower = self._loop.time() + idle, False
+        try:
             while not self.closed.is_set():
                 events, after = await self._read(after, wanted, limit)
                 is_all = after >= (self._head or 0)
@@ -195,7 +195,12 @@ class Feed:
                     yield events, after
                     deadline = self._loop.time() + idle
                 elif is_all:
+                    if not is_follower:
+                        self._followers, is_follower = self._followers + 1, True
+                        self._wanted.set()  # from now on again and again
                     await asyncio.wait([self._next], timeout=deadline - self._loop.time())
+        finally:
+            self._followers -= is_follower
 
     async def _read(self, after: int, wanted: Wanted, limit: int) -> tuple[list[ContactEvent], int]:
         """A page, and the cursor. An empty one need not be the last: one statement reads only so many ids."""
@@ -210,14 +215,6 @@ class Feed:
             async with self._database.read() as session:
                 events = await in_thread(lambda: read_events(session.connection(), after, head, wanted, limit))
         return events, (events[-1].id if len(events) == limit else head)
-
-    @contextmanager
-    def _following(self) -> Iterator[None]:
-        self._followers += 1
-        try:
-            yield
-        finally:
-            self._followers -= 1
 
     def _look_if_followed(self) -> None:
         if self._followers:
@@ -242,7 +239,7 @@ class Feed:
                     is_well = False
                     look.set_exception(error)
                     look.exception()  # it may be that nobody waits
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE if self._followers else 0)
         finally:
             look.cancel()
             self._next.cancel()
