@@ -19,13 +19,20 @@ NOT_BLANK = rf"^[^\x00]*[^\x00{SPACE}][^\x00]*$"
 IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
 IS_PENDING = text("status = 'pending'")
 HAS_WAITED = text("assigned_at > created_at")
+IS_NOT_OVERDUE_YET = text("status = 'pending' AND waits_since IS NOT NULL")
 HAS_EVENT = text("event_id IS NOT NULL")
 IS_CLOSED = text("closed_at IS NOT NULL")
 # Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
 IS_MOVE = text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
-Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]
+# A line of the history: who got the contact or, without an operator, that it waits; then what else happened to it.
+Moved = Literal["distributed", "queued", "from_queue", "manual", "forced", "released", "sticky", "silent"]
+Happened = Literal["started", "closed", "overdue", "unaccepted"]
+Reason = Literal[Moved, Happened]
+EventType = Literal[
+    "contact.assigned", "contact.queued", "contact.started", "contact.closed", "contact.overdue", "contact.unaccepted"
+]
 Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
 IdentifierKind = Literal["external_id", "phone", "email"]
 Role = Literal["admin", "source", "operator", "metrics"]

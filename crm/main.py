@@ -1,10 +1,12 @@
 """The service: `uvicorn crm.main:app`."""
 
+import asyncio
 import gc
 import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -15,8 +17,23 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import crm
-from crm.api import contacts, health, keys, leads, metrics, operators, registration, series, sessions, sources, stats
+from crm.api import (
+    contacts,
+    events,
+    health,
+    keys,
+    leads,
+    metrics,
+    operators,
+    registration,
+    series,
+    sessions,
+    sources,
+    stats,
+)
+from crm.clock import keep_time
 from crm.db import open_database
+from crm.outbox.feed import Feed
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
@@ -24,6 +41,7 @@ from crm.web.deps import Service
 from crm.web.logs import set_up_logs
 from crm.web.requests import Requests, request_id
 from crm.web.sessions import cookie
+from crm.web.stopping import when_stopping
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -43,6 +61,7 @@ TAGS = [
     {"name": "Sources", "description": "The bots, and the weight of each operator at each."},
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
+    {"name": "Events", "description": "What happened to contacts, for who wants to be told."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Sessions", "description": "Sign-in for browsers."},
@@ -67,7 +86,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     answers.add_handlers(app)
     by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
-    for module in (contacts, operators, sources, leads, stats, series, keys, metrics, sessions):
+    for module in (contacts, operators, sources, leads, events, stats, series, keys, metrics, sessions):
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)
@@ -87,15 +106,22 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     database = open_database(settings.database_url, settings.busy_timeout)
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.callers = auth.Callers(admin_key, settings.rate_limit)
-    app.state.service = Service(settings, database, rng)
+    feed = Feed(database)
+    app.state.service = Service(settings, database, rng, feed)
     log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
     # An older version may have left contacts waiting for whom there is room.
     database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
     gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
+    feed.start()
+    clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
     try:
-        yield
+        with when_stopping(feed.close):
+            yield
     finally:
+        clock.cancel()
+        await asyncio.wait([clock])
+        await feed.stop()
         await database.stop()
 
 

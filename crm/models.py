@@ -163,6 +163,7 @@ class Contact(ContactRecord, Row, table=True):
         # The queue in the order of handing out: of one source, and of all.
         Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
         Index("ix_contact_queue", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
+        Index("ix_contact_waits_since", "waits_since", **fields.where(fields.IS_NOT_OVERDUE_YET)),
         # The lists: id gives the order, status is there to filter on without reading the row.
         Index("ix_contact_lead_id", "lead_id", "id"),
         Index("ix_contact_source_id", "source_id", "id", "status"),
@@ -175,6 +176,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )
+    waits_since: datetime | None = None  # of a pending one, until it is said that it is overdue
 
 
 class ContactCreate(ContactBase, Input):
@@ -249,7 +251,7 @@ class AssignmentBase(SQLModel):
 
 
 class Assignment(AssignmentBase, Row, table=True):
-    """One line of a contact's history; never changed, never deleted."""
+    """One line of a contact's history; never changed, never deleted. Its id is the cursor of `outbox.feed`."""
 
     __tablename__ = "assignment"
     __table_args__ = (
@@ -266,7 +268,7 @@ class AssignmentPublic(AssignmentBase, Record):
 
 
 class ContactDetail(ContactPublic):
-    history: list[AssignmentPublic] = Field(description="Its assignments, oldest first.")
+    history: list[AssignmentPublic] = Field(description="What happened to it, oldest first.")
 
 
 class ApiKey(Row, table=True):

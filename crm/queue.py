@@ -6,6 +6,7 @@ Everything here runs under the write lock, like `distribution`.
 import heapq
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy
@@ -17,7 +18,7 @@ from crm.db.base import is_alone
 from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, unseen
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
-from crm.fields import IS_OPEN, IS_PENDING, Reason, utcnow
+from crm.fields import IS_NOT_OVERDUE_YET, IS_OPEN, IS_PENDING, Happened, Moved, utcnow
 from crm.models import Assignment, Contact, Operator, Source, SourceOperator
 
 ADD_ASSIGNMENT = insert(Assignment).inline()
@@ -40,9 +41,38 @@ MOVE = (
     .values(
         operator_id=bindparam("operator"),
         status=bindparam("new_status"),
+        waits_since=bindparam("waits_since", type_=UTCDateTime()),
         assigned_at=func.coalesce(col(Contact.assigned_at), bindparam("now", type_=UTCDateTime())),
     )
 )
+
+WAS_OVERDUE = exists().where(col(Assignment.contact_id) == col(Contact.id), col(Assignment.reason) == "overdue")
+OVERDUE: Any = (
+    sqlalchemy.select(col(Contact.id), WAS_OVERDUE.label("was_overdue"))
+    .where(col(Contact.waits_since) < bindparam("before", type_=UTCDateTime()), IS_NOT_OVERDUE_YET)
+    .order_by(col(Contact.waits_since))
+    .limit(500)
+)
+SEEN = update(Contact).where(col(Contact.id).in_(bindparam("ids", expanding=True))).values(waits_since=None)
+
+
+def line(contact_id: int, operator_id: int | None, reason: Happened, now: datetime) -> dict[str, Any]:
+    """Of the history, for ADD_ASSIGNMENT: what happened to a contact besides that it was moved."""
+    entry = {"contact_id": contact_id, "operator_id": operator_id, "reason": reason}
+    return {**entry, "created_at": now, "candidates": []}
+
+
+def is_any_overdue(connection: Connection, before: datetime) -> bool:
+    return connection.execute(OVERDUE, {"before": before}).first() is not None
+
+
+def tell_overdue(connection: Connection, before: datetime) -> None:
+    """Writes into the history which contacts have waited since before that moment, once for each contact."""
+    now = utcnow()
+    while overdue := connection.execute(OVERDUE, {"before": before}).all():
+        if lines := [line(contact.id, None, "overdue", now) for contact in overdue if not contact.was_overdue]:
+            connection.execute(ADD_ASSIGNMENT, lines)
+        connection.execute(SEEN, {"ids": [contact.id for contact in overdue]})
 
 
 class Distributor:
@@ -70,10 +100,16 @@ class Distributor:
 
         Raises NotAlone if there is anything.
         """
-        sources = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
-        if sources and not is_alone(self._connection):
-            raise NotAlone
-        return self._from_queue(sources)
+        return self._from_queue(self._waiting_for(operator_id))
+
+    def close(self, contact_id: int, operator_id: int | None) -> None:
+        """Writes into the history that the contact, which is closed by now, is that, and hands out the place.
+
+        Raises NotAlone if somebody waits for it: before the line is written, else the id that it took would be missing.
+        """
+        sources = self._waiting_for(operator_id) if operator_id is not None else []
+        self._connection.execute(ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
+        self._from_queue(sources)
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
         """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
@@ -94,7 +130,7 @@ class Distributor:
             if (is_full or not operator.is_active) and not force:
                 why = f"full: {load} of {operator.max_load}" if operator.is_active else "inactive"
                 raise Conflict(f"operator {operator.id} is {why}")
-            reason: Reason = "forced" if is_full or not operator.is_active else "manual"
+            reason: Moved = "forced" if is_full or not operator.is_active else "manual"
             self._give(contact, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
         self._write()
         if before is not None and (operator is None or operator.id != before):
@@ -113,6 +149,13 @@ class Distributor:
             outcomes.append(drawn is not None)
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
+
+    def _waiting_for(self, operator_id: int) -> Sequence[int]:
+        """The sources with contacts that this operator could take. Raises NotAlone if there are any."""
+        sources = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
+        if sources and not is_alone(self._connection):
+            raise NotAlone
+        return sources
 
     def _from_queue(self, source_ids: Iterable[int]) -> int:
         """Highest priority first, then oldest. Room only shrinks meanwhile, so that a source for which nobody is
@@ -163,12 +206,13 @@ class Distributor:
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())
 
-    def _give(self, contact: Any, operator_id: int | None, reason: Reason, seen: list[dict[str, Any]]) -> None:
+    def _give(self, contact: Any, operator_id: int | None, reason: Moved, seen: list[dict[str, Any]]) -> None:
         """Makes it the operator's as `new`, or nobody's as `pending`, and says so in the history. Checks no limit."""
         if operator_id in self._loads:
             self._loads[operator_id] += 1
         status, now = ("pending", None) if operator_id is None else ("new", self._now)
-        self._moves.append({"contact": contact.id, "operator": operator_id, "new_status": status, "now": now})
+        move = {"contact": contact.id, "operator": operator_id, "new_status": status, "now": now}
+        self._moves.append({**move, "waits_since": None if operator_id else self._now})
         entry = {"contact_id": contact.id, "operator_id": operator_id, "reason": reason}
         self._history.append({**entry, "created_at": self._now, "candidates": seen})
         is_first = operator_id is not None and contact.assigned_at is None

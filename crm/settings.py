@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     busy_timeout: float = Field(default=5, gt=0, le=60, description="seconds a call waits for a lock or a connection")
     admin_key: SecretStr | None = Field(default=None, description="the first key")
     rate_limit: float = Field(default=100, ge=1, le=1_000_000, description="requests a second of each key")
+    overdue_minutes: float = Field(
+        default=10, ge=0, le=100_000, description="minutes that a contact may wait before it is overdue; 0: any"
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="text or json")
     migrate: bool = Field(default=True, description="whether the start brings the tables up to date")
 

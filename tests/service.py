@@ -180,10 +180,11 @@ def serving(
 class Thread(Service):
     """A service in a thread of this process, which starts at once; for those who only want one to talk to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **settings: Any) -> None:
         super().__init__(url, copies=0)
         self.headers = {}
-        config = uvicorn.Config(create_app(Settings(DATABASE_URL=url)), port=0, log_config=None, access_log=False)
+        self._app = create_app(Settings(DATABASE_URL=url, **settings))
+        config = uvicorn.Config(self._app, port=0, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._socket = config.bind_socket()
         self.ports = [int(self._socket.getsockname()[1])]
@@ -194,9 +195,20 @@ class Thread(Service):
             time.sleep(0.005)
 
     def stop(self) -> None:
+        self._app.state.service.feed.close()  # as the signal does, which only a process gets
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
+
+
+@contextmanager
+def threaded(url: str, **settings: Any) -> Iterator[Service]:
+    """Such a service for the length of a block."""
+    service = Thread(url, **settings)
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 def start(url: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ LEVELS: list[set[str]] = [
     {"main", "tools"},
     {"api"},
     {"web"},
+    {"outbox", "clock"},
     {"queue"},
     {"distribution"},
     {"identity", "db"},

@@ -153,7 +153,7 @@ def test_assigning_to_another_moves_the_contact_and_frees_the_place_for_whom_wai
     before = api.patch(f"/contacts/{first}/status", {"status": "in_progress"})
     moved = api.post(f"/contacts/{first}/assign", {"operator_id": boris}, expect=200)
     assert (moved["operator_id"], moved["status"], moved["assigned_at"]) == (boris, "new", before["assigned_at"])
-    assert reasons(api, first) == [("distributed", anna), ("manual", boris)]
+    assert reasons(api, first) == [("distributed", anna), ("started", anna), ("manual", boris)]
     assert outcomes(api, first) == {anna: "not_drawn", boris: "chosen"}
     assert api.get(f"/contacts/{second}")["operator_id"] == anna
 
@@ -163,7 +163,7 @@ def test_assigning_to_the_one_who_has_it_changes_nothing(api: Api) -> None:
     contact_id = api.contact(source_id)["id"]
     before = api.patch(f"/contacts/{contact_id}/status", {"status": "in_progress"})
     assert api.post(f"/contacts/{contact_id}/assign", {"operator_id": 1}, expect=200) == before
-    assert len(reasons(api, contact_id)) == 1
+    assert reasons(api, contact_id) == [("distributed", 1), ("started", 1)]
 
 
 def test_a_waiting_contact_can_be_assigned_by_hand_to_somebody_who_does_not_serve_the_source(api: Api) -> None:

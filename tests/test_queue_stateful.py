@@ -4,6 +4,7 @@ The model knows what the operators and weights are; who was drawn it takes from 
 allowed. The state of the contacts is read past the service, so that the service's own queries are not trusted.
 """
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -59,6 +60,7 @@ class Queue(RuleBasedStateMachine):
         self.sources = [self.api.source(f"Source {number}") for number in range(sources)]
         self.contacts: dict[int, Row] = {}
         self.entries = 0
+        self.steps: list[tuple[int, dict[int, tuple[int | None, str]]]] = []  # after each: lines, contacts
         for max_load in operators:
             self.create_operator(max_load)
         for source_id in self.sources:
@@ -66,6 +68,7 @@ class Queue(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "client"):
+            self.check_events()
             self.client.__exit__()
             self.rows.__self__.close()
             self.engine.dispose()
@@ -212,6 +215,7 @@ class Queue(RuleBasedStateMachine):
         self.check_limits(loads_before, by_hand or {}, forced)
         self.check_queue(before, by_hand or {})
         self.check_history(before, history, by_hand or {}, forced)
+        self.steps.append((len(history), {row.id: (row.operator_id, row.status) for row in self.contacts.values()}))
         self.check_statistics(history)
         for contact_id, status in (statuses or {}).items():
             assert self.contacts[contact_id].status == status
@@ -239,8 +243,15 @@ class Queue(RuleBasedStateMachine):
     def check_history(self, before: dict[int, Row], history: list[Any], by_hand: dict[int, int], forced: bool) -> None:
         new, self.entries = history[self.entries :], len(history)
         changed = [row.id for row in self.contacts.values() if self.owner(row) != self.owner(before.get(row.id))]
-        assert sorted(entry[0] for entry in new) == changed
-        for contact_id, operator_id, reason, _ in new:
+        moves = [entry for entry in new if entry[2] not in ("started", "closed")]
+        assert sorted(entry[0] for entry in moves) == changed
+        worked_on = {
+            (row.id, row.operator_id, {"in_progress": "started"}.get(row.status, row.status))
+            for row in self.contacts.values()
+            if row.status in ("in_progress", "closed") and row.status != before[row.id].status
+        }
+        assert {tuple(entry[:3]) for entry in new if entry not in moves} == worked_on
+        for contact_id, operator_id, reason, _ in moves:
             assert self.contacts[contact_id].operator_id == operator_id
             if contact_id in by_hand:
                 assert reason == ("forced" if forced else "manual")
@@ -252,6 +263,19 @@ class Queue(RuleBasedStateMachine):
         lasts = {contact_id: operator_id for contact_id, operator_id, _, _ in history}
         for row in self.contacts.values():
             assert (row.operator_id, row.assigned_at) == (lasts[row.id], firsts.get(row.id))
+
+    def check_events(self) -> None:
+        """They alone tell, after each step, who has which contact and how much that is for each."""
+        events, told = list[Any](), dict[int, tuple[int | None, str]]()
+        while page := self.api.get(f"/events/?limit=1000&after={events[-1]['id'] if events else 0}"):
+            events += page
+        for before, (length, contacts) in itertools.pairwise([(0, {}), *self.steps]):
+            for event in events[before[0] : length]:
+                data = event["data"]
+                told[data["contact_id"]] = data["operator"] and data["operator"]["id"], data["status"]
+            assert told == contacts
+        assert len(events) == self.entries
+        assert Counter(operator_id for operator_id, status in told.values() if status in OPEN) == self.loads()
 
     @staticmethod
     def owner(row: Row | None) -> int | str | None:

@@ -16,7 +16,7 @@ from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import IS_PENDING, ContactStatus, Id, utcnow
 from crm.identity import read_leads
 from crm.models import Assignment, Contact, Operator, Source
-from crm.queue import Distributor
+from crm.queue import ADD_ASSIGNMENT, Distributor, line
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
 from crm.web.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
@@ -119,10 +119,13 @@ def change_status(
     if status != before:
         if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
             raise Conflict(f"contact {contact_id} is {before}: it can't become {status}")
-        closed_at = utcnow() if status == "closed" else None
+        now = utcnow()
+        closed_at = now if status == "closed" else None
         connection.execute(SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
-        if closed_at and owner.operator_id is not None:
-            Distributor(connection, rng).hand_out_to(owner.operator_id)
+        if closed_at:
+            Distributor(connection, rng).close(contact_id, owner.operator_id)
+        else:
+            connection.execute(ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))
     return read_contact(connection, contact_id)
 
 

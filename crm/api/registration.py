@@ -102,6 +102,7 @@ def register(
         "identity_note": identity_note,
         "assigned_at": now if operator else None,
         "closed_at": None,
+        "waits_since": None if operator else now,
     }
     save(connection, contact, candidates, lead_rows)
     source = SourceRef(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)

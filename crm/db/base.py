@@ -16,18 +16,19 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, bindparam, exc
+from sqlalchemy import Connection, Engine, bindparam, exc, func
 from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
 from crm.errors import NotAlone, NotFound, StartupError, Unavailable
-from crm.models import Operator
+from crm.models import Assignment, Operator
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=SQLModel)
 
 
 FOR_TURN = 0.4  # of the busy time-out; the rest is for locks and answers
+HIGHEST = select(func.coalesce(func.max(Assignment.id), 0))
 
 
 def is_alone(connection: Connection) -> bool:
@@ -85,7 +86,8 @@ class Database(ABC):
     def __init__(self, name: str, readers: Engine, writer: Engine, busy_timeout: float) -> None:
         """busy_timeout: seconds that a call waits for a lock or a connection before it fails (503)."""
         self.name, self._readers, self._writer, self._busy_timeout = name, readers, writer, busy_timeout
-        self._free_readers = asyncio.Semaphore(readers.pool.size())  # type: ignore[attr-defined]
+        self._free_readers = asyncio.Semaphore(readers.pool.size() - 1)  # type: ignore[attr-defined]  # 1: see `look`
+        self.after_commit: Callable[[], object] = lambda: None  # called in the event loop, after each of our writes
 
     def start(self, then: Callable[[Connection], object], migrate: bool = True) -> None:
         """Brings the schema up to date, or only checks that it is; in the same transaction does `then`.
@@ -132,6 +134,25 @@ class Database(ABC):
         """The same for a thread of its own: a connection that only reads."""
         return self._readers.connect()
 
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Reads a little, in a thread, on the connection that is kept for this: it waits for none of the others."""
+
+        def run() -> T:
+            with self.snapshot() as connection:
+                result = work(connection)
+                connection.commit()  # as in `_end`
+                return result
+
+        return await in_thread(run)
+
+    @abstractmethod
+    async def settled(self, after: int | None) -> int:
+        """The highest id of the history below which nothing can come any more: all ids up to there are committed, or
+        will never be. What was committed before the call is at or below it.
+
+        after: what it returned before; None: nothing did.
+        """
+
     @abstractmethod
     def alone(self) -> AbstractContextManager[Connection]:
         """A transaction that excludes all others and may change the schema; committed at the end of the block."""
@@ -156,6 +177,7 @@ class Database(ABC):
             return work(connection)
 
         result = await self._transact(run, is_short)
+        self.after_commit()
         if len(noted) > 100:
             await asyncio.to_thread(events.tell, noted)  # others want to be served meanwhile
         else:
@@ -176,6 +198,16 @@ class Database(ABC):
             yield
         finally:
             free.release()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, but who is cancelled waits until the thread is done: it works on a connection."""
+    done = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(done)
+    finally:
+        await asyncio.wait([done])
+        done.exception()  # told by the line above, or to nobody
 
 
 def _end(session: Session) -> None:

@@ -25,17 +25,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+import sqlalchemy
+from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, event, func
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlmodel import col
 
-from crm.db.base import Database
+from crm.db.base import HIGHEST, Database
 from crm.errors import NotAlone, Unavailable
+from crm.fields import MAX_ID
+from crm.models import Assignment
 
 T = TypeVar("T")
 
-READERS, WRITERS = 5, 6  # connections of each process; more threads fight for the interpreter (540 for 690 contacts/s)
+READERS, WRITERS = 6, 6  # connections of each process; more threads fight for the interpreter (540 for 690 contacts/s)
 LOCK = 4_711_001  # the key of the advisory lock, in this database
 ATTEMPTS = 5  # of a transaction that ended in a deadlock or a serialization failure
 REPEATABLE = {"40P01", "40001"}  # their SQLSTATEs
@@ -45,6 +49,18 @@ FOR_LOCK, FOR_ANSWER = 0.5, 0.55
 # Seconds (but for the milliseconds of tcp_user_timeout) in which a host that has gone is noticed.
 AWAY: dict[str, Any] = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}
 AWAY |= {"tcp_user_timeout": 2500, "application_name": "crm"}
+
+
+FOR_GAP = 0.05  # seconds that a missing id may take to come, before all writers are kept out
+COUNT: Any = sqlalchemy.select(func.count(), func.max(col(Assignment.id))).where(
+    col(Assignment.id) > bindparam("after"), col(Assignment.id) <= bindparam("last")
+)
+
+
+def _gaps(after: int, last: int, connection: Connection) -> tuple[int, int]:
+    """The highest id between these two, and how many are missing below it."""
+    count, highest = connection.execute(COUNT, {"after": after, "last": last}).one()
+    return (highest, highest - after - count) if count else (after, 0)
 
 
 class Driver(psycopg.Connection[Any]):
@@ -118,6 +134,19 @@ class PostgreSQL(Database):
     def alone(self) -> Iterator[Connection]:
         with self._transaction(shared=False, patient=True) as connection:
             yield connection
+
+    async def settled(self, after: int | None) -> int:
+        """Ids are given out in order, but committed in any. As long as one is missing it may still come, from a writer
+        that is not done; but no longer when all writers have been kept out, for each has the lock before it has an id.
+        """
+        if after is not None:
+            highest, missing = await self.look(partial(_gaps, after, MAX_ID))
+            if missing:
+                await asyncio.sleep(FOR_GAP)
+                _, missing = await self.look(partial(_gaps, after, highest))
+            if not missing:
+                return highest
+        return await self._transact(lambda connection: int(connection.execute(HIGHEST).scalar_one()), False)
 
     async def stop(self) -> None:
         self._threads.shutdown()

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from crm.db.base import Database
+from crm.db.base import HIGHEST, Database
 from crm.errors import StartupError
 
 T = TypeVar("T")
 
-READERS = 8  # connections; more would only wait for the interpreter
+READERS = 9  # connections; more would only wait for the interpreter
 MAX_BATCH = 64  # requests that share a commit
 
 
@@ -87,6 +87,10 @@ class SQLite(Database):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    async def settled(self, after: int | None) -> int:
+        """One writer at a time: ids are committed in their order, and one that is missing will never be."""
+        return max(after or 0, await self.look(lambda connection: connection.execute(HIGHEST).scalar_one()))
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -24,7 +24,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 from token_bucket import Limiter, MemoryStorage
 
 from crm.db.base import Database
-from crm.errors import Forbidden, NotFound, TooManyRequests, Unauthorized
+from crm.errors import DomainError, Forbidden, NotFound, TooManyRequests, Unauthorized
 from crm.fields import Role, utcnow
 from crm.models import ApiKey, Contact
 from crm.web.sessions import COOKIE, LIFETIME, RENEW, SESSION, WrongTries, check_origin
@@ -36,7 +36,8 @@ SAFE = {"GET", "HEAD", "OPTIONS"}  # methods that change nothing
 FORWARDING = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
 USE_WRITTEN_EVERY = 60  # seconds
 # What may be called by whom besides admins, by the name of the handler.
-OPEN_TO: dict[str, Role] = {"create_contact": "source", "get_metrics": "metrics"}
+OPEN_TO: dict[str, tuple[Role, ...]] = {"create_contact": ("source",), "get_metrics": ("metrics",)}
+OPEN_TO |= dict.fromkeys(("list_events", "stream_events"), ("source", "operator"))
 OPEN_TO |= dict.fromkeys(
     (
         *("list_operators", "get_operator_detail", "update_operator", "get_operator_stats"),
@@ -44,7 +45,7 @@ OPEN_TO |= dict.fromkeys(
         *("list_leads", "get_lead_detail", "list_lead_contacts"),
         *("get_session", "list_sessions", "delete_session"),
     ),
-    "operator",
+    ("operator",),
 )
 OPEN_TO_ALL = {"create_session", "end_session"}  # they look at keys and cookies by themselves
 
@@ -196,7 +197,7 @@ class Authentication(APIKeyHeader):
         else:
             raise Unauthorized(f"send a key in the header {HEADER}")
         callers.take_turn(caller.key_hash)
-        if caller.role not in ("admin", OPEN_TO.get(route)):
+        if caller.role not in ("admin", *OPEN_TO.get(route, ())):
             raise Forbidden(f"a key of the role {caller.role} can't do this")
         request.scope["caller"] = caller
         return caller
@@ -212,6 +213,17 @@ class Authentication(APIKeyHeader):
         if caller.role == "source":
             callers: Callers = request.app.state.callers
             await callers.look_up(caller.key_hash, request.app.state.service.database)
+
+    async def still_holds(self, request: Request) -> bool:
+        """Whether a call that goes on would be let in again: its key may have been revoked meanwhile."""
+        request.scope.pop("caller", None)
+        try:
+            await self(request)
+        except TooManyRequests:
+            return True
+        except DomainError:
+            return False
+        return True
 
 
 @lru_cache(1024)

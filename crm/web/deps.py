@@ -16,6 +16,7 @@ from sqlmodel import Field, Session, SQLModel
 
 from crm.db.base import Database
 from crm.fields import utcnow, within_64_bits
+from crm.outbox.feed import Feed
 from crm.queue import Distributor
 from crm.settings import Settings
 
@@ -29,6 +30,7 @@ class Service(NamedTuple):
     settings: Settings
     database: Database
     rng: random.Random
+    feed: Feed
 
 
 async def get_service(request: Request) -> Service:

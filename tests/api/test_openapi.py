@@ -43,7 +43,9 @@ def test_every_operation_has_a_tag_a_summary_a_description_and_a_readable_id(doc
         assert re.fullmatch("[a-z]+(_[a-z]+)+", operation["operationId"]), (method, path)
         ids.append(operation["operationId"])
     assert len(set(ids)) == len(ids)
-    assert tags == ["Operators", "Sources", "Contacts", "Leads", "Statistics", "Keys", "Sessions", "Service"]
+    assert tags == [
+        *("Operators", "Sources", "Contacts", "Leads", "Events", "Statistics", "Keys", "Sessions", "Service")
+    ]
 
 
 def test_every_operation_names_its_errors(document: Any) -> None:

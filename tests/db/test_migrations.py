@@ -109,6 +109,30 @@ def test_each_revision_goes_down_and_up_again_with_data_in_it(new_databases: tup
         Api(client).contact(Api(client).source("New"))
 
 
+def test_a_table_that_is_made_anew_keeps_rows_ids_and_the_figures_of_its_indexes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    migrate(url)
+    migrate(url, lambda config: command.downgrade(config, "0005"))
+    for statement in (
+        "INSERT INTO source (id, name, created_at) VALUES (1, 'Shop', '2026-01-01 00:00:00.000000')",
+        "INSERT INTO lead (id, created_at) VALUES (1, '2026-01-01 00:00:00.000000')",
+        "INSERT INTO contact (id, lead_id, source_id, status, priority, created_at)"
+        " VALUES (1, 1, 1, 'pending', 0, '2026-01-01 00:00:00.000000')",
+        "INSERT INTO assignment (id, contact_id, reason, candidates, created_at) VALUES"
+        " (5, 1, 'queued', '[]', '2026-01-01 00:00:00.000000'), (7, 1, 'released', '[]', '2026-01-02 00:00:00.000000'),"
+        " (9, 1, 'manual', '[]', '2026-01-03 00:00:00.000000')",
+        "DELETE FROM assignment WHERE id = 9",
+        "UPDATE sqlite_stat1 SET stat = '77 7 7' WHERE idx = 'ix_assignment_contact_id'",
+    ):
+        sql(url, statement)
+    looks = "SELECT * FROM assignment ORDER BY id", "SELECT * FROM sqlite_stat1 WHERE tbl = 'assignment' ORDER BY idx"
+    before = [sql(url, look) for look in looks]
+    migrate(url)
+    assert [sql(url, look) for look in looks] == before
+    assert sql(url, "SELECT seq FROM sqlite_sequence WHERE name LIKE '%assignment%'") == [(9,)]
+    assert sql(url, "SELECT waits_since FROM contact") == [("2026-01-02 00:00:00.000000",)]
+
+
 def test_a_database_that_the_start_may_not_migrate_must_be_up_to_date(new_databases: tuple[str, str]) -> None:
     url = new_databases[0]
     refused = start(url, CRM_MIGRATE="false")

@@ -456,7 +456,7 @@ def answering(*statuses: int) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_the_bot_sends_again_what_may_have_been_lost_and_nothing_that_is_wrong() -> None:
-    [block] = [block for block in reading.blocks(BOTS) if block.language == "python"]
+    block = next(block for block in reading.blocks(BOTS) if block.language == "python")
     names: dict[str, Any] = {}
     exec(block.text.partition("\nupdate = ")[0], names)  # noqa: S102
     waits: list[float] = []

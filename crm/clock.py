@@ -1,0 +1,38 @@
+"""What is due by time, and not by a call: each process looks once a second, and does it under the write lock.
+
+Done twice it changes nothing, so that no process has to be the one that does it.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from sqlalchemy import Connection
+from sqlmodel import Session
+
+from crm.db.base import Database
+from crm.fields import utcnow
+from crm.queue import is_any_overdue, tell_overdue
+
+EVERY = 1.0  # seconds
+AFTER_ERROR = 10.0
+log = logging.getLogger(__name__)
+
+
+async def keep_time(database: Database, overdue_after: timedelta) -> None:
+    """Until it is cancelled. overdue_after: how long a contact may wait; nothing: for ever."""
+
+    def is_due(connection: Connection) -> bool:
+        return is_any_overdue(connection, utcnow() - overdue_after)
+
+    def do(session: Session) -> None:
+        tell_overdue(session.connection(), utcnow() - overdue_after)
+
+    while overdue_after:
+        await asyncio.sleep(EVERY)
+        try:
+            if await database.look(is_due):
+                await database.write(do)
+        except Exception as error:  # the database is away: it will be due later too
+            log.warning("what is due was not done: %s", type(error).__name__)
+            await asyncio.sleep(AFTER_ERROR)
