@@ -23,7 +23,10 @@ IS_NOT_OVERDUE_YET = text("status = 'pending' AND waits_since IS NOT NULL")
 HAS_EVENT = text("event_id IS NOT NULL")
 IS_CLOSED = text("closed_at IS NOT NULL")
 # Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
-IS_MOVE = text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
+# A reason that takes one out of the queue, or into it, must be here. (For IN, SQLite would make a list at each insert.)
+IS_MOVE = text(
+    "(reason = 'queued' OR reason = 'from_queue' OR reason = 'manual' OR reason = 'forced' OR reason = 'released')"
+)
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 # A line of the history: who got the contact or, without an operator, that it waits; then what else happened to it.

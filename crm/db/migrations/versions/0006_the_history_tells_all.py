@@ -16,8 +16,8 @@ depends_on = None
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 IS_NOT_OVERDUE_YET = sa.text("status = 'pending' AND waits_since IS NOT NULL")
 OLD = "'distributed', 'queued', 'from_queue', 'manual', 'forced', 'released'"
-IS_MOVE = sa.text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
 NEW = f"{OLD}, 'sticky', 'silent', 'started', 'closed', 'overdue', 'unaccepted'"
+INDEXES = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'assignment' AND sql IS NOT NULL"
 WAITS_SINCE = "SELECT max(created_at) FROM assignment WHERE contact_id = contact.id"
 
 
@@ -53,6 +53,7 @@ def allow(reasons: str) -> None:
         return
     last_id = "SELECT 'assignment', seq FROM sqlite_sequence WHERE name = 'old_assignment'"
     op.execute("CREATE TEMP TABLE figures AS SELECT * FROM sqlite_stat1 WHERE tbl = 'assignment'")
+    indexes = op.get_bind().execute(sa.text(INDEXES)).scalars().all()
     op.rename_table("assignment", "old_assignment")
     op.create_table(
         "assignment",
@@ -73,11 +74,8 @@ def allow(reasons: str) -> None:
     op.execute("DELETE FROM sqlite_sequence WHERE name = 'assignment'")
     op.execute(f"INSERT INTO sqlite_sequence (name, seq) {last_id}")
     op.drop_table("old_assignment")
-    op.create_index("ix_assignment_contact_id", "assignment", ["contact_id", "id"], unique=False)
-    op.create_index("ix_assignment_operator_id", "assignment", ["operator_id"], unique=False)
-    op.create_index(
-        "ix_assignment_moves", "assignment", ["created_at", "operator_id", "contact_id"], sqlite_where=IS_MOVE
-    )
+    for index in indexes:
+        op.execute(index)
     op.execute("DELETE FROM sqlite_stat1 WHERE tbl IN ('assignment', 'old_assignment')")
     op.execute("INSERT INTO sqlite_stat1 SELECT * FROM figures")
     op.execute("DROP TABLE figures")
