@@ -20,6 +20,9 @@ IS_OPEN = text("status IN ('new', 'in_progress')")  # what counts as load
 IS_PENDING = text("status = 'pending'")
 HAS_WAITED = text("assigned_at > created_at")
 HAS_EVENT = text("event_id IS NOT NULL")
+IS_CLOSED = text("closed_at IS NOT NULL")
+# Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
+IS_MOVE = text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]

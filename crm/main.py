@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import crm
-from crm.api import contacts, health, keys, leads, metrics, operators, registration, sessions, sources, stats
+from crm.api import contacts, health, keys, leads, metrics, operators, registration, series, sessions, sources, stats
 from crm.db import open_database
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     answers.add_handlers(app)
     by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
-    for module in (contacts, operators, sources, leads, stats, keys, metrics, sessions):
+    for module in (contacts, operators, sources, leads, stats, series, keys, metrics, sessions):
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)

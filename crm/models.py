@@ -172,6 +172,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
+        Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )
 
@@ -255,6 +256,7 @@ class Assignment(AssignmentBase, Row, table=True):
         fields.one_of("reason", fields.Reason),
         Index("ix_assignment_contact_id", "contact_id", "id"),
         Index("ix_assignment_operator_id", "operator_id"),  # else deleting an operator would read all of it
+        Index("ix_assignment_moves", "created_at", "operator_id", "contact_id", **fields.where(fields.IS_MOVE)),
         {"sqlite_autoincrement": True},
     )
 

@@ -94,6 +94,7 @@ TABLE = """
     PATCH /leads/1                      403 403 403 403 403 422
     GET /stats/                         403 403 403 403 403 200
     GET /stats/timeline                 403 403 403 403 403 200
+    GET /stats/series                   403 403 403 403 403 422
     GET /stats/operators                403 403 403 403 403 200
     GET /stats/sources                  403 403 403 403 403 200
     GET /stats/sources/1                403 403 403 403 403 200

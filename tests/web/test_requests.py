@@ -201,6 +201,9 @@ def test_each_event_is_a_line_with_the_id_of_its_request_and_without_secrets(
         made = {"role": "source", "source_id": shop, "name": "bot"}
         assert told("POST", "/keys/", made, expect=201) == [("key made", {"key_id": 1, "role": "source"})]
         assert told("DELETE", "/keys/1", expect=204) == [("key revoked", {"key_id": 1})]
+        session = {"session_id": 1}
+        assert told("POST", "/session", {"key": SECRETS[3]}, expect=201) == [("session begun", session)]
+        assert told("DELETE", "/session", expect=204) == [("session ended", session)]
         assert told("POST", "/contacts/", {"source_id": 99, "lead_phone": SECRETS[0]}, expect=404) == []
     logging.getLogger("crm").removeHandler(caplog.handler)
     assert not [secret for secret in SECRETS if secret in caplog.text]
