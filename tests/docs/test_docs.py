@@ -229,7 +229,7 @@ def test_each_command_is_run_or_listed_with_a_reason() -> None:
     assert {word for word in in_prose if reading.bare(word) not in known} == set()
     assert set(NOT_RUN) - in_blocks - in_prose == set()
     languages = {block.language for document in DOCUMENTS for block in reading.blocks(document)}
-    assert languages <= {"sh", "python", "diff", "text", "yaml"}, "an answer stands right below its command"
+    assert languages <= {"sh", "python", "js", "diff", "text", "yaml"}, "an answer stands right below its command"
 
 
 # --- that the comparison can fail ------------------------------------------------------------------------------------
