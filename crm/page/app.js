@@ -106,7 +106,9 @@ function Messages() {
 }
 
 function Navigation() {
-  return html`<nav aria-label=${t("Views")}>${views.value.map(({ name, title }) => html`
+  const nav = useRef();
+  useEffect(() => nav.current.querySelector("[aria-current]").scrollIntoView({ block: "nearest" }), [view.value]); // on a phone
+  return html`<nav ref=${nav} aria-label=${t("Views")}>${views.value.map(({ name, title }) => html`
     <a href="#${name}" aria-current=${name === view.value.name ? "page" : null}>${title()}${
       name === "queue" && totals.value?.pending ? ` (${number(totals.value.pending)})` : ""}</a>`)}</nav>`;
 }
@@ -118,7 +120,8 @@ function Main() {
 
 function SignIn() {
   const enter = (fields) => call("POST", "session", fields).catch((problem) => {
-    throw new Problem(problem.status, [{ loc: ["key"], msg: problem.status === 401 ? t("This key is not known.") : problem.message }]);
+    const msg = problem.status === 401 ? t("This key is not known.") : problem.message;
+    throw Object.assign(new Problem(problem.status, [{ loc: ["key"], msg }]), { isBeside: true });
   });
   return html`<main><${Form} class="card form" work=${enter} then=${() => location.reload()}>
     <h2>${t("This service asks for a key")}</h2>
