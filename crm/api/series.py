@@ -1,18 +1,17 @@
 """What the pictures show: values for each step of a period, counted in the database (README, "The API")."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import APIRouter, Query
-from sqlalchemy import Integer, case, func, literal_column
+from sqlalchemy import CTE, Connection, Integer, case, func
 from sqlalchemy.orm import aliased
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, SQLModel, col, select
 
 from crm.db.base import get_row
-from crm.db.sql import seconds_between, step_of
+from crm.db.sql import seconds_between, span_table
 from crm.errors import Unprocessable
 from crm.fields import HAS_WAITED, IS_CLOSED, IS_MOVE, IS_OPEN, Id, utcnow
 from crm.models import Assignment, Contact, Operator, Source
@@ -55,94 +54,82 @@ class SeriesAnswer(SQLModel):
 
 
 class Steps:
-    """The steps of a query, and the conditions and expressions for them."""
+    """The steps of a query, and what they have to do with the rows."""
 
     def __init__(self, query: SeriesQuery, now: datetime) -> None:
         """Raises Unprocessable: too many."""
         self.since, self.until, self.now, self.source_id = query.since, query.until or now, now, query.source_id
-        self.length = timedelta(seconds=SECONDS[query.step])
-        self.count = max(0, -((self.since - self.until) // self.length))
-        if self.count > MOST_STEPS:
-            problem = f"{self.count} steps, and at most {MOST_STEPS}: take a longer step or a shorter period"
+        length = timedelta(seconds=SECONDS[query.step])
+        count = max(0, -((self.since - self.until) // length))
+        if count > MOST_STEPS:
+            problem = f"{count} steps, and at most {MOST_STEPS}: take a longer step or a shorter period"
             raise Unprocessable([(("query", field), problem) for field in ("step", "since", "until")])
-        self.begins = [self.since + nth * self.length for nth in range(self.count)]
-
-    def of(self, column: Any) -> Any:
-        """In which step this moment is; a column named `step`."""
-        since = sqlalchemy.literal(self.since, column.type)
-        return step_of(column, since, literal_column(f"{self.length.total_seconds():.0f}")).label("step")
-
-    def of_or_later(self, column: Any) -> Any:
-        """The same for moments after the period too: they are in the step after the last."""
-        return case((column >= self.until, self.count), else_=self.of(column).element).label("step")
-
-    def within(self, column: Any, until: datetime | None = None) -> list[Any]:
-        """The conditions that keep the moments of the period, or up to another end, of contacts of the source."""
-        return [column >= self.since, column < (until or self.until), *self.of_source()]
+        self.begins = [self.since + nth * length for nth in range(count)]
+        self.spans = list(pairwise([*self.begins, self.until])) if count else []
 
     def of_source(self) -> list[Any]:
         return [] if self.source_id is None else [col(Contact.source_id) == self.source_id]
 
-    def moves(self, step: Any, value: Any, *conditions: Any) -> Any:
-        """A statement: for each step the sum of a value over lines of the history that say who has a contact now."""
-        statement = sqlalchemy.select(step, func.sum(value)).where(IS_MOVE, *conditions).group_by("step")
+    def moves(self, *columns: Any) -> Any:
+        """A select of lines of the history that say who has a contact from then on, or that nobody does."""
+        statement = sqlalchemy.select(*columns).select_from(Assignment).where(IS_MOVE)
         if self.source_id is None:
             return statement
-        return statement.join(Contact, col(Contact.id) == col(Assignment.contact_id))
-
-    def values(self, found: Mapping[int, Value]) -> list[Value]:
-        """By step; 0 where nothing was found."""
-        return [found.get(nth, 0) for nth in range(self.count)]
+        return statement.join(Contact, col(Contact.id) == col(Assignment.contact_id)).where(*self.of_source())
 
 
-def count_contacts(session: Session, steps: Steps) -> list[Series]:
-    connection, created_at, source = session.connection(), col(Contact.created_at), col(Contact.source_id)
-    statement = sqlalchemy.select(source, steps.of(created_at), func.count()).where(*steps.within(created_at))
-    by_source: dict[int, dict[int, Value]] = defaultdict(dict)
-    for source_id, nth, contacts in connection.execute(statement.group_by(source, "step")):
-        by_source[source_id][nth] = contacts
-    queued_at, nobody = col(Assignment.created_at), col(Assignment.operator_id).is_(None)
-    waited = steps.moves(steps.of(queued_at), 1, nobody, col(Assignment.reason) == "queued", *steps.within(queued_at))
-    found: Any = connection.execute(waited).all()
-    series = [
-        Series(name=name, source_id=source_id, values=steps.values(by_source[source_id]))
-        for source_id, name in session.exec(select(Source.id, Source.name).order_by(col(Source.id)))
-        if source_id in by_source
-    ]
-    return [*series, Series(name="waited", source_id=None, values=steps.values(dict(found)))]
+def _in(spans: CTE, moment: Any) -> Any:
+    """The condition that a moment is in a span."""
+    return (moment >= spans.c.since) & (moment < spans.c.until)
 
 
-def rank_waits(session: Session, steps: Steps) -> list[Series]:
+def _sum(spans: CTE, moment: Any, statement: Any) -> Any:
+    """What a statement counts in each span, for a select of spans."""
+    return func.coalesce(statement.where(_in(spans, moment)).correlate(spans).scalar_subquery(), 0)
+
+
+def count_contacts(connection: Connection, steps: Steps) -> list[Series]:
+    spans, source = span_table(connection, steps.spans), col(Contact.source_id)
+    by_source: dict[int, list[Value]] = {}
+    statement = sqlalchemy.select(spans.c.nth, source, func.count()).join(Contact, _in(spans, col(Contact.created_at)))
+    for nth, source_id, contacts in connection.execute(statement.where(*steps.of_source()).group_by("nth", source)):
+        by_source.setdefault(source_id, [0] * len(steps.spans))[nth] = contacts
+    names = connection.execute(sqlalchemy.select(col(Source.id), col(Source.name)).order_by(col(Source.id)))
+    found = [Series(name=name, source_id=key, values=by_source[key]) for key, name in names if key in by_source]
+    queued = steps.moves(func.count()).where(col(Assignment.operator_id).is_(None), col(Assignment.reason) == "queued")
+    waited = sqlalchemy.select(_sum(spans, col(Assignment.created_at), queued)).select_from(spans).order_by(spans.c.nth)
+    return [*found, Series(name="waited", source_id=None, values=[*connection.execute(waited).scalars()])]
+
+
+def rank_waits(connection: Connection, steps: Steps) -> list[Series]:
     """Most are assigned as they come, after 0 seconds: all are counted, but only those that waited are ranked."""
+    spans, nobody = span_table(connection, steps.spans), col(Contact.operator_id).is_(None)
     created_at, assigned_at = col(Contact.created_at), col(Contact.assigned_at)
-    step, within, nobody = steps.of(created_at), steps.within(created_at), col(Contact.operator_id).is_(None)
-    counted = [  # apart, for only who has nobody now must be read to know whether it ever had
-        sqlalchemy.select(step, func.count().label("contacts")).where(*within, condition).group_by("step")
-        for condition in (~nobody, nobody & assigned_at.is_not(None))
-    ]
-    both = sqlalchemy.union_all(*counted).subquery()
-    contacts = sqlalchemy.cast(func.sum(both.c.contacts), Integer).label("contacts")
-    counts = sqlalchemy.select(both.c.step, contacts).group_by(both.c.step).subquery()
+    contacts = sqlalchemy.select(func.count()).select_from(Contact).where(*steps.of_source())
+    had_one = contacts.where(nobody, assigned_at.is_not(None))  # apart, for only their rows must be read
+    assigned = _sum(spans, created_at, contacts.where(~nobody)) + _sum(spans, created_at, had_one)
+    counts = sqlalchemy.select(spans.c.nth, sqlalchemy.cast(assigned, Integer).label("contacts")).subquery()
     seconds = seconds_between(assigned_at, created_at).label("seconds")
-    waits = sqlalchemy.select(step, seconds).where(HAS_WAITED, *within).subquery()
-    place = func.row_number().over(partition_by=waits.c.step, order_by=waits.c.seconds.desc()).label("place")
-    ranked = sqlalchemy.select(waits.c.step, waits.c.seconds, place).subquery()
-    # So many of n contacts were assigned later than their half, or than 95 % of them.
-    places = {name: counts.c.contacts // part + 1 for name, part in (("p50", 2), ("p95", 20))}
-    wanted = (ranked.c.step == counts.c.step) & ranked.c.place.in_(places.values())
-    columns = (counts.c.step, ranked.c.seconds, *(ranked.c.place == places[name] for name in places))
-    values: dict[str, list[Value]] = {name: [None] * steps.count for name in places}
-    statement = sqlalchemy.select(*columns).outerjoin_from(counts, ranked, wanted)
-    for nth, wait, *hits in session.connection().execute(statement):
-        for name, is_hit in zip(places, hits, strict=True):
-            values[name][nth] = wait if is_hit else values[name][nth] or 0
-    return [Series(name=name, source_id=None, values=values[name]) for name in places]
+    place = func.row_number().over(partition_by=spans.c.nth, order_by=seconds.element.desc()).label("place")
+    waits = sqlalchemy.select(spans.c.nth, seconds, place).join(Contact, _in(spans, created_at) & HAS_WAITED)
+    ranked = waits.where(*steps.of_source()).subquery()
+    # So many of n contacts, or one less, waited longer than their half, or than 95 % of them.
+    places = [counts.c.contacts // 2 + 1, counts.c.contacts // 20 + 1]
+    hits = (ranked.c.place == place for place in places)
+    found = sqlalchemy.select(counts.c.nth, ranked.c.seconds, *hits).where(counts.c.contacts > 0)
+    found = found.outerjoin_from(counts, ranked, (ranked.c.nth == counts.c.nth) & ranked.c.place.in_(places))
+    values: list[list[Value]] = [[None] * len(steps.spans) for _ in places]
+    for nth, wait, *is_hit in connection.execute(found):
+        for of, hit in zip(values, is_hit, strict=True):
+            of[nth] = wait if hit else of[nth] or 0
+    return [Series(name=name, source_id=None, values=of) for name, of in zip(("p50", "p95"), values, strict=True)]
 
 
-def count_load(session: Session, steps: Steps) -> list[Series]:
+def count_load(connection: Connection, steps: Steps) -> list[Series]:
     """Back from the present load, by what has changed it since then."""
-    created_at, closed_at, moved_at = col(Contact.created_at), col(Contact.closed_at), col(Assignment.created_at)
-    had_operator: list[Any] = [IS_CLOSED, col(Contact.operator_id).is_not(None)]
+    spans = span_table(connection, [*steps.spans, (steps.until, FOREVER)])
+    contacts = sqlalchemy.select(func.count()).select_from(Contact).where(*steps.of_source())
+    closed = contacts.where(IS_CLOSED, col(Contact.operator_id).is_not(None))
     before = aliased(Assignment)
     had_nobody = (
         sqlalchemy.select(col(before.operator_id).is_(None))
@@ -151,22 +138,21 @@ def count_load(session: Session, steps: Steps) -> list[Series]:
         .limit(1)
         .scalar_subquery()
     )
-    came, went = (
-        sqlalchemy.select(steps.of_or_later(at), func.count()).where(*of, *steps.within(at, FOREVER)).group_by("step")
-        for at, of in ((created_at, []), (closed_at, had_operator))
+    # Into the queue, or out of it; who comes and waits has been counted among those who came.
+    moved = steps.moves(func.sum(case((col(Assignment.operator_id).is_(None), -1), (had_nobody, 1), else_=0)))
+    changes = (
+        _sum(spans, col(Contact.created_at), contacts)
+        - _sum(spans, col(Contact.closed_at), closed)
+        + _sum(spans, col(Assignment.created_at), moved)
     )
-    # Out of the queue, or into it; who comes and waits has been counted as one who came.
-    change = case((col(Assignment.operator_id).is_(None), -1), (had_nobody, 1), else_=0)
-    moved = steps.moves(steps.of_or_later(moved_at), change, *steps.within(moved_at, FOREVER))
-    changes: Counter[int] = Counter()
-    for sign, statement in ((1, came), (-1, went), (1, moved)):
-        for nth, number in session.connection().execute(statement):
-            changes[nth] += sign * number
-    load = session.exec(select(func.count()).select_from(Contact).where(IS_OPEN, *steps.of_source())).one()
+    load = connection.execute(contacts.where(IS_OPEN)).scalar_one()
     values: list[Value] = []
-    for nth in reversed(range(steps.count)):
-        load -= changes[nth + 1]
-        values.append(load if steps.begins[nth] <= steps.now else None)
+    latest_first = connection.execute(
+        sqlalchemy.select(changes).select_from(spans).order_by(spans.c.nth.desc())
+    ).scalars()
+    for begin, change in zip(reversed(steps.begins), latest_first, strict=False):
+        load -= change
+        values.append(load if begin <= steps.now else None)
     return [Series(name="load", source_id=None, values=values[::-1])]
 
 
@@ -197,6 +183,6 @@ def get_series(query: Annotated[SeriesQuery, Query()], session: SessionDep) -> S
         since=steps.since,
         until=steps.until,
         begins=steps.begins,
-        series=MEASURES[query.measure](session, steps),
+        series=MEASURES[query.measure](session.connection(), steps),
         capacity=capacity,
     )

@@ -1,15 +1,19 @@
 """What SQL says in two ways: functions and inserts that each engine gets in its own words."""
 
+import json
 import re
+from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain, groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Float, Integer, bindparam, insert, inspect, or_
+from sqlalchemy import CTE, BigInteger, Connection, Float, Integer, bindparam, insert, inspect, or_, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
+from sqlmodel.sql.sqltypes import UTCDateTime
 
 
 def contains(session: Session, column: Any, part: str) -> Any:
@@ -77,26 +81,6 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return "(" + " + ".join(f"({part.format(later)} - {part.format(earlier)})" for part in (whole, digits)) + ")"
 
 
-class step_of(FunctionElement[int]):
-    """How many whole steps, of so many seconds each, the first moment is after the second, which is no later."""
-
-    type, inherit_cache = Integer(), True
-
-
-@compiles(step_of)
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    moment, begin, seconds = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"CAST(floor(CAST(extract(epoch FROM {moment} - {begin}) AS double precision) / {seconds}) AS integer)"
-
-
-@compiles(step_of, "sqlite")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    # In whole numbers: the seconds between the texts without their digits, less one if those of the moment are fewer.
-    moment, begin, seconds = (compiler.process(clause, **options) for clause in element.clauses)
-    whole, less = "strftime('%s', substr({}, 1, 19))", f"(substr({moment}, 20) < substr({begin}, 20))"
-    return f"(({whole.format(moment)} - {whole.format(begin)} - {less}) / {seconds})"
-
-
 class next_id(FunctionElement[int]):
     """The id of the next row of a table, taken for it beforehand: so that other rows can name it in the same step."""
 
@@ -113,6 +97,25 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 def _(element: Any, compiler: Any, **options: Any) -> str:
     table = compiler.process(element.clauses, **options)
     return f"(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = '{table}')"  # noqa: S608
+
+
+SPANS = {
+    "sqlite": "SELECT key AS nth, json_extract(value, '$[0]') AS since, json_extract(value, '$[1]') AS until"
+    " FROM json_each(:spans)",
+    "postgresql": "SELECT nth - 1 AS nth, CAST(value ->> 0 AS timestamptz) AS since, CAST(value ->> 1 AS timestamptz)"
+    " AS until FROM jsonb_array_elements(CAST(:spans AS jsonb)) WITH ORDINALITY AS span (value, nth)",
+}
+
+
+def span_table(connection: Connection, spans: Sequence[tuple[datetime, datetime]]) -> CTE:
+    """These spans of time as a table (nth, since, until) for joins and subqueries.
+
+    To look up each in an index by time is far faster than to compute for each row where it belongs, and exact.
+    """
+    stored = "%Y-%m-%d %H:%M:%S.%f" if connection.dialect.name == "sqlite" else "%Y-%m-%d %H:%M:%S.%f+00"
+    texts = [[f"{moment:{stored}}" for moment in span] for span in spans]
+    statement = text(SPANS[connection.dialect.name]).bindparams(spans=json.dumps(texts))
+    return statement.columns(nth=Integer, since=UTCDateTime, until=UTCDateTime).cte("spans")
 
 
 def add_rows(connection: Connection, *rows: tuple[type[SQLModel], dict[str, Any]]) -> None:

@@ -144,3 +144,30 @@ def test_what_came_lately_is_read_in_an_index_by_time(api: Api, database: str, c
     engine.dispose()
     assert [plan for plan in plans if "ix_contact_created_at" not in plan] == []
     assert plans
+
+
+SERIES = {"contacts": {"created_at", "moves"}, "assign_seconds": {"created_at", "waited"}}
+SERIES["load"] = {"created_at", "moves", "closed_at", "load", "contact_id"}
+
+
+@pytest.mark.parametrize("measure", SERIES)
+def test_series_look_up_each_step_in_an_index_by_time(api: Api, database: str, measure: str) -> None:
+    """Not even an index is read as a whole, but for that of the present load."""
+    now = datetime.now(UTC)
+    period = f"since={now - timedelta(days=90):%FT%TZ}&until={now - timedelta(days=60):%FT%TZ}"
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    explain = "EXPLAIN QUERY PLAN " if database.startswith("sqlite") else "EXPLAIN "
+    with statements() as sent:
+        api.get(f"/stats/series?measure={measure}&step=hour&{period}")
+    with engine.connect() as connection:
+        plans = [
+            [str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters)]
+            for statement, parameters in sent
+            if re.search("(FROM|JOIN) (contact|assignment)", statement)
+        ]
+    engine.dispose()
+    steps = [step for plan in plans for step in plan]
+    used = {found[1] for step in steps if (found := re.search(r"ix_(?:contact|assignment)_(\w+)", step))}
+    assert used == SERIES[measure]
+    whole = [step for step in steps if re.search(r"\bSCAN (contact|assignment)|Seq Scan on (contact|assignment)", step)]
+    assert [step for step in whole if "ix_contact_load" not in step] == []
