@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import APIRouter, Query
-from sqlalchemy import CTE, Connection, Integer, case, func
+from sqlalchemy import Connection, FromClause, Integer, case, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col, select
 
@@ -78,12 +78,12 @@ class Steps:
         return statement.join(Contact, col(Contact.id) == col(Assignment.contact_id)).where(*self.of_source())
 
 
-def _in(spans: CTE, moment: Any) -> Any:
+def _in(spans: FromClause, moment: Any) -> Any:
     """The condition that a moment is in a span."""
     return (moment >= spans.c.since) & (moment < spans.c.until)
 
 
-def _sum(spans: CTE, moment: Any, statement: Any) -> Any:
+def _sum(spans: FromClause, moment: Any, statement: Any) -> Any:
     """What a statement counts in each span, for a select of spans."""
     return func.coalesce(statement.where(_in(spans, moment)).correlate(spans).scalar_subquery(), 0)
 
@@ -108,20 +108,20 @@ def rank_waits(connection: Connection, steps: Steps) -> list[Series]:
     contacts = sqlalchemy.select(func.count()).select_from(Contact).where(*steps.of_source())
     had_one = contacts.where(nobody, assigned_at.is_not(None))  # apart, for only their rows must be read
     assigned = _sum(spans, created_at, contacts.where(~nobody)) + _sum(spans, created_at, had_one)
-    counts = sqlalchemy.select(spans.c.nth, sqlalchemy.cast(assigned, Integer).label("contacts")).subquery()
+    counted = sqlalchemy.select(spans, sqlalchemy.cast(assigned, Integer).label("contacts"))
+    counts = counted.limit(MOST_STEPS).subquery()  # without the limit SQLite would count anew at each mention
     seconds = seconds_between(assigned_at, created_at).label("seconds")
-    place = func.row_number().over(partition_by=spans.c.nth, order_by=seconds.element.desc()).label("place")
-    waits = sqlalchemy.select(spans.c.nth, seconds, place).join(Contact, _in(spans, created_at) & HAS_WAITED)
-    ranked = waits.where(*steps.of_source()).subquery()
+    place = func.row_number().over(partition_by=counts.c.nth, order_by=seconds.element.desc()).label("place")
+    waited = sqlalchemy.and_(_in(counts, created_at), HAS_WAITED, *steps.of_source())
+    ranked = sqlalchemy.select(counts, seconds, place).outerjoin(Contact, waited).subquery()
     # So many of n contacts, or one less, waited longer than their half, or than 95 % of them.
-    places = [counts.c.contacts // 2 + 1, counts.c.contacts // 20 + 1]
-    hits = (ranked.c.place == place for place in places)
-    found = sqlalchemy.select(counts.c.nth, ranked.c.seconds, *hits).where(counts.c.contacts > 0)
-    found = found.outerjoin_from(counts, ranked, (ranked.c.nth == counts.c.nth) & ranked.c.place.in_(places))
+    places = [ranked.c.contacts // 2 + 1, ranked.c.contacts // 20 + 1]
+    found = sqlalchemy.select(ranked.c.nth, ranked.c.seconds, *(ranked.c.place == place for place in places))
+    found = found.where(ranked.c.contacts > 0, ranked.c.place.in_([1, *places]))  # 1: each step is in it
     values: list[list[Value]] = [[None] * len(steps.spans) for _ in places]
     for nth, wait, *is_hit in connection.execute(found):
         for of, hit in zip(values, is_hit, strict=True):
-            of[nth] = wait if hit else of[nth] or 0
+            of[nth] = (wait if hit else of[nth]) or 0
     return [Series(name=name, source_id=None, values=of) for name, of in zip(("p50", "p95"), values, strict=True)]
 
 

@@ -106,7 +106,9 @@ function Messages() {
 }
 
 function Navigation() {
-  return html`<nav aria-label=${t("Views")}>${views.value.map(({ name, title }) => html`
+  const nav = useRef();
+  useEffect(() => nav.current.querySelector("[aria-current]").scrollIntoView({ block: "nearest" }), [view.value]); // on a phone
+  return html`<nav ref=${nav} aria-label=${t("Views")}>${views.value.map(({ name, title }) => html`
     <a href="#${name}" aria-current=${name === view.value.name ? "page" : null}>${title()}${
       name === "queue" && totals.value?.pending ? ` (${number(totals.value.pending)})` : ""}</a>`)}</nav>`;
 }

@@ -229,7 +229,7 @@ def test_each_command_is_run_or_listed_with_a_reason() -> None:
     assert {word for word in in_prose if reading.bare(word) not in known} == set()
     assert set(NOT_RUN) - in_blocks - in_prose == set()
     languages = {block.language for document in DOCUMENTS for block in reading.blocks(document)}
-    assert languages <= {"sh", "python", "diff", "text", "yaml"}, "an answer stands right below its command"
+    assert languages <= {"sh", "python", "js", "diff", "text", "yaml"}, "an answer stands right below its command"
 
 
 # --- that the comparison can fail ------------------------------------------------------------------------------------
@@ -413,6 +413,7 @@ def test_the_functions_on_the_way_of_a_contact_are_where_it_says() -> None:
 
 def test_each_file_and_each_name_is_there() -> None:
     sources = [*(ROOT / "crm").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "pyproject.toml"]
+    sources += [path for path in (ROOT / "crm/page").rglob("*.js") if "vendor" not in path.parts]
     code = "".join(path.read_text() for path in sources)
     words = {*re.findall(r"\w+", code), *re.findall(r"\w+", "".join(b.text for b in reading.blocks(INSIDE)))}
     functions = set().union(*map(defined, (path for path in sources if path.suffix == ".py")))

@@ -228,7 +228,9 @@ def test_a_person_chooses_the_period_and_the_source(tab: Tab, service: Service) 
 
 
 def test_shares_outside_of_what_chance_allows_are_marked_as_in_the_view_of_sources(tab: Tab, service: Service) -> None:
+    tab.page.set_viewport_size({"width": 1280, "height": 3500})  # what is out of sight is not kept up
     page = shows(tab, "30 days")
+    expect(page.locator("table.shares")).to_have_count(10)
     rows: list[list[str]] = page.locator("table.shares tbody tr").evaluate_all(
         "rows => rows.map(r => [r.cells[0].innerText, r.querySelector('[role=img]').ariaLabel,"
         " r.cells[2].innerText, r.cells[3].innerText])"

@@ -42,6 +42,6 @@ function Lead({ row }) {
   return html`<li>
     <div class="wide"><button class="link name" type="button" onclick=${() => open("lead", row.id)}><bdi>${nameOfLead(row)}</bdi></button>
       ${identifiers(row)}</div>
-    <span>${t("contacts: {0}", number(row.contacts_count))}</span>
+    <span class="number">${t("contacts: {0}", number(row.contacts_count))}</span>
   </li>`;
 }

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { poll, query, resource, sources } from "../api.js";
 import { Chart } from "../chart.js";
-import { button, chance, choice, html, loading } from "../parts.js";
+import { Sight, button, chance, choice, html, loading } from "../parts.js";
 import { duration, now, number, percent, t } from "../text.js";
 
 const SECONDS = { minute: 60, hour: 3600, day: 86400 }; // of a step
@@ -124,7 +124,7 @@ function Shares() {
     <ul class="legend"><li><i class="by-weight"></i>${t("by weight, as it is now")}</li><li><i class="came-out"></i>${t("came out")}</li>
       <li><i class="chance"></i>${t("what chance allows")}</li></ul>
     ${rows.length === 0 && html`<p class="quiet">${t("No contacts in this period.")}</p>`}
-    <div class="cards">${rows.map((row) => html`<${SourceShares} key=${row.source_id} ...${row} />`)}</div></section>`;
+    <div class="cards">${rows.map((row) => html`<${Sight} key=${row.source_id} tag="section" row=${row} draw=${sourceShares} />`)}</div></section>`;
 }
 
 /** range: how far chance alone may take a share from that of the weight. */
@@ -135,7 +135,7 @@ function withChance(source) {
 const outside = ({ target_share, actual_share, range }) =>
   Math.abs(actual_share - target_share) <= range ? "" : actual_share < target_share ? "▼ " : "▲ ";
 
-function SourceShares({ source_name, operators, assigned }) {
+function sourceShares({ source_name, operators, assigned }) {
   const farthest = Math.max(...operators.map(({ target_share, actual_share, range }) => Math.max(actual_share, Math.min(1, target_share + range))));
   const most = Math.ceil(10 * farthest) / 10;
   return html`<table class="shares"><caption><bdi>${source_name}</bdi> <span class="quiet">${t("contacts: {0}", number(assigned))}</span></caption>

@@ -37,7 +37,7 @@ function source(row) {
   const edit = () => setDraft(row, new Map(made.operators.map((entry) => [entry.operator_id, String(entry.weight)])));
   return html`
     <div class="line"><h3><bdi>${row.source_name}</bdi></h3>${made?.bot_id && html`<bdi class="quiet">${made.bot_id}</bdi>`}
-      <span class="end">${t("contacts: {0}", number(row.total_contacts))}</span>
+      <span class="end number">${t("contacts: {0}", number(row.total_contacts))}</span>
       ${row.pending > 0 && chip(t("waiting: {0}", number(row.pending)), "warn")}</div>
     ${draft ? html`<${Weights} row=${row} draft=${draft} />` : html`
       ${row.operators.length === 0 && html`<p class="quiet">${t("Nobody serves this source: its contacts wait.")}</p>`}
@@ -64,7 +64,7 @@ function Share({ operator_name, weight, target_share, actual_share, mark, kind }
       ${bar(target_share, "target", t("Share by weight of {0}", operator_name), percent(target_share))}
       ${bar(actual_share, "actual", t("Actual share of {0}", operator_name), percent(actual_share))}
     </div>
-    <small>${percent(target_share)}<br /><strong>${percent(actual_share)}</strong></small>
+    <small class="number">${percent(target_share)}<br /><strong>${percent(actual_share)}</strong></small>
     ${mark && html`<small class="mark chip ${kind}">${mark}</small>`}
   </div>`;
 }
@@ -93,7 +93,7 @@ function Weights({ row, draft }) {
     ${[...draft].map(([id, text]) => html`<div class="weight" key=${id}><bdi class="wide">${nameOf(id)}</bdi>
       <input inputmode="decimal" pattern="[0-9]+([.,][0-9]+)?" required value=${text} aria-label=${t("Weight of {0}", nameOf(id))}
         oninput=${(event) => set(id, event.target.value)} />
-      <output>${percent(total > 0 ? (valueOf(text) || 0) / total : 0)}</output>
+      <output class="number">${percent(total > 0 ? (valueOf(text) || 0) / total : 0)}</output>
       ${button(t("Remove"), () => remove(id), { "aria-label": t("Remove {0}", nameOf(id)) })}</div>`)}
     <div class="line">
       ${others.length > 0 && choice(t("Add"), { onchange: (event) => set(Number(event.target.value), "1") }, [["", t("choose…")], ...others], "")}
