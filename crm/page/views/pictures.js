@@ -47,7 +47,8 @@ function choose(what, value) {
 const bounds = () => ({ since: new Date(asked.since).toISOString(), until: asked.until > now() ? "" : new Date(asked.until).toISOString() });
 const series = (measure, step = () => asked.step) => resource(
   () => query("stats/series", { measure, step: step(), ...bounds(), source_id: source.value }),
-  (_, answer) => {
+  (before, answer) => {
+    if (answer.begins.length === 0) return before; // it is midnight here, but not yet at the service
     readAt = now();
     reading.value = false;
     return { ...answer, begins: answer.begins.map(Date.parse), until: asked.until };
@@ -73,8 +74,8 @@ export function View() {
         ["hour", t("Hour")], ["today", t("Today")], ["week", t("7 days")], ["month", t("30 days")], ["own", t("From … to …")],
       ].map(([name, text]) => button(text, () => choose(period, name), { "aria-pressed": String(period.value === name) }))}</div>
       ${period.value === "own" && html`<div class="line">${[t("First day"), t("Last day")].map((text, position) => html`<label>${text}
-        <input type="date" required max=${dateOf(now())} value=${own.value[position]} onchange=${({ target }) =>
-          target.value && choose(own, own.value.with(position, target.value))} /></label>`)}</div>`}
+        <input type="date" required min="2000-01-01" max=${dateOf(now())} value=${own.value[position]} onchange=${({ target }) =>
+          target.reportValidity() && choose(own, own.value.with(position, target.value))} /></label>`)}</div>`}
       ${choice(t("Source"), { onchange: ({ target }) => choose(source, target.value) },
         [["", t("all")], ...(sources.value ?? []).map(({ id, name }) => [id, name])], source.value)}
     </div>
