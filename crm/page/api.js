@@ -16,6 +16,7 @@ export class Problem extends Error {
     const text = fields.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") || detail;
     super(text?.replaceAll(/(lead_\w+): \1 /g, "$1 ") || t("error {0}", status));
     this.status = status;
+    this.isBeside = false; // whether to say it beside these fields only
     this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg.replace(/^lead_\w+ /, "")]));
   }
 }
@@ -89,7 +90,7 @@ export function startPolling(shown) {
   wanted = shown;
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) clearTimeout(timer);
-    else if (asks.value) location.reload(); // in another tab somebody may have signed in
+    else if (asks.value) call("GET", "session").then(() => location.reload(), () => null); // in another tab they may have signed in
     else poll(2);
   });
   poll(2);
@@ -176,7 +177,7 @@ export async function act(work, text, done) {
   } catch (caught) {
     if (!(caught instanceof Problem)) throw caught;
     problem = caught;
-    notice.value = bad(problem.status ? problem.message : t("No answer: it may be done or not."));
+    if (!problem.isBeside) notice.value = bad(problem.status ? problem.message : t("No answer: it may be done or not."));
   } finally {
     actedAt = Date.now();
     busy = false;

@@ -120,7 +120,8 @@ function Main() {
 
 function SignIn() {
   const enter = (fields) => call("POST", "session", fields).catch((problem) => {
-    throw new Problem(problem.status, [{ loc: ["key"], msg: problem.status === 401 ? t("This key is not known.") : problem.message }]);
+    const msg = problem.status === 401 ? t("This key is not known.") : problem.message;
+    throw Object.assign(new Problem(problem.status, [{ loc: ["key"], msg }]), { isBeside: true });
   });
   return html`<main><${Form} class="card form" work=${enter} then=${() => location.reload()}>
     <h2>${t("This service asks for a key")}</h2>

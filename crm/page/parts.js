@@ -37,7 +37,7 @@ export function Field({ text, tag = "input", ...properties }) {
   const wrong = useContext(Wrong)?.value[properties.name];
   const id = `wrong-${properties.name}`;
   return html`<span class="field"><label>${text}<${tag} ...${properties} aria-invalid=${wrong ? "true" : null} aria-describedby=${wrong ? id : null} /></label>
-    ${wrong && html`<small class="bad" id=${id}>${said(wrong)}</small>`}</span>`;
+    ${wrong && html`<small class="bad" id=${id} aria-live="polite">${said(wrong)}</small>`}</span>`;
 }
 
 /** part: 0 to 1. value: what a screen reader says. */

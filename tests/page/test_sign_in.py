@@ -31,6 +31,7 @@ def test_a_key_that_will_not_do_is_refused_beside_the_field(guarded: Service, lo
     enter(page, "nobody's")
     expect(page.locator(".field", has=page.get_by_label("Key"))).to_contain_text("This key is not known.")
     expect(page.get_by_label("Key")).to_have_accessible_description("This key is not known.")
+    expect(page.get_by_role("alert")).to_be_empty()  # it is said once
     enter(page, new_key(guarded, "source", source_id=1)[1])
     expect(page.locator(".field")).to_contain_text("a key of the role source is for programs")
     page.route(
