@@ -1,6 +1,6 @@
 // A picture of numbers over time, for the eye (uPlot on a canvas), the pointer, the keyboard and the ear.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { html, loading } from "./parts.js";
+import { html } from "./parts.js";
 import { lang, now, t } from "./text.js";
 
 const MINUTE = 60, DAY = 86400; // seconds
@@ -41,10 +41,12 @@ const tick = (time, apart) => {
 
 /**
  * title, unit: what is counted, and in what. begins: of the steps, in ms. step: its seconds. until: where the axis ends, in ms.
- * series: [{name, colour, values, idle, how}]: colour is a variable of the style; values has a number or null for each step; idle is shown while no step is
- * pointed at; how is "stack" (bars on one another), "bar", "inner" (a narrow bar), "area" or "limit" (a dashed line).
- * pointed: a signal with the time that is pointed at, or null; pictures may share it. atEnd: the values are of the ends of the steps. say, brief: a value as text, and at the axis. ticks: round numbers of the axis. whole: what idle is of.
- * Without whole, the values of the last step. none: said instead of a picture that would be blank.
+ * series: [{name, colour, values, idle, how}]: colour is a variable of the style; values has a number or null for each step; idle
+ *   stands above while no step is pointed at; how is "stack" (bars on one another), "bar", "inner" (a narrow bar), "area" or
+ *   "limit" (a dashed line).
+ * pointed: a signal with the time that is pointed at, or null; pictures may share it. atEnd: values are of the ends of the steps.
+ * say, brief: a value as text, and at the axis. ticks: round numbers for the axis.
+ * whole: what idle is of; without it, the last step is shown meanwhile. none: said instead of a picture that would be blank.
  */
 export function Chart({ title, none, pointed, ...shown }) {
   const { unit, begins, step, series, say, atEnd, whole } = shown, last = begins.length - 1;

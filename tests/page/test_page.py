@@ -14,7 +14,7 @@ from tests.conftest import empty_file
 from tests.page.browser import Tab, row, team, wait_for, write
 from tests.service import Service, serving
 
-VIEWS = ("operators", "sources", "queue", "contacts", "leads", "test")
+VIEWS = ("operators", "sources", "queue", "contacts", "leads", "pictures", "test")
 LONG = "<script>alert(1)</script><img src=x onerror=alert(2)>" + "W" * 40
 ADMIN = "the-admin's-own-key"
 

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { poll, query, resource, sources } from "../api.js";
 import { Chart } from "../chart.js";
-import { button, chance, choice, html, loading } from "../parts.js";
+import { Sight, button, chance, choice, html, loading } from "../parts.js";
 import { duration, now, number, percent, t } from "../text.js";
 
 const SECONDS = { minute: 60, hour: 3600, day: 86400 }; // of a step
@@ -47,7 +47,8 @@ function choose(what, value) {
 const bounds = () => ({ since: new Date(asked.since).toISOString(), until: asked.until > now() ? "" : new Date(asked.until).toISOString() });
 const series = (measure, step = () => asked.step) => resource(
   () => query("stats/series", { measure, step: step(), ...bounds(), source_id: source.value }),
-  (_, answer) => {
+  (before, answer) => {
+    if (answer.begins.length === 0) return before; // it is midnight here, but not yet at the service
     readAt = now();
     reading.value = false;
     return { ...answer, begins: answer.begins.map(Date.parse), until: asked.until };
@@ -73,8 +74,8 @@ export function View() {
         ["hour", t("Hour")], ["today", t("Today")], ["week", t("7 days")], ["month", t("30 days")], ["own", t("From … to …")],
       ].map(([name, text]) => button(text, () => choose(period, name), { "aria-pressed": String(period.value === name) }))}</div>
       ${period.value === "own" && html`<div class="line">${[t("First day"), t("Last day")].map((text, position) => html`<label>${text}
-        <input type="date" required max=${dateOf(now())} value=${own.value[position]} onchange=${({ target }) =>
-          target.value && choose(own, own.value.with(position, target.value))} /></label>`)}</div>`}
+        <input type="date" required min="2000-01-01" max=${dateOf(now())} value=${own.value[position]} onchange=${({ target }) =>
+          target.reportValidity() && choose(own, own.value.with(position, target.value))} /></label>`)}</div>`}
       ${choice(t("Source"), { onchange: ({ target }) => choose(source, target.value) },
         [["", t("all")], ...(sources.value ?? []).map(({ id, name }) => [id, name])], source.value)}
     </div>
@@ -124,7 +125,7 @@ function Shares() {
     <ul class="legend"><li><i class="by-weight"></i>${t("by weight, as it is now")}</li><li><i class="came-out"></i>${t("came out")}</li>
       <li><i class="chance"></i>${t("what chance allows")}</li></ul>
     ${rows.length === 0 && html`<p class="quiet">${t("No contacts in this period.")}</p>`}
-    <div class="cards">${rows.map((row) => html`<${SourceShares} key=${row.source_id} ...${row} />`)}</div></section>`;
+    <div class="cards">${rows.map((row) => html`<${Sight} key=${row.source_id} tag="section" row=${row} draw=${sourceShares} />`)}</div></section>`;
 }
 
 /** range: how far chance alone may take a share from that of the weight. */
@@ -135,7 +136,7 @@ function withChance(source) {
 const outside = ({ target_share, actual_share, range }) =>
   Math.abs(actual_share - target_share) <= range ? "" : actual_share < target_share ? "▼ " : "▲ ";
 
-function SourceShares({ source_name, operators, assigned }) {
+function sourceShares({ source_name, operators, assigned }) {
   const farthest = Math.max(...operators.map(({ target_share, actual_share, range }) => Math.max(actual_share, Math.min(1, target_share + range))));
   const most = Math.ceil(10 * farthest) / 10;
   return html`<table class="shares"><caption><bdi>${source_name}</bdi> <span class="quiet">${t("contacts: {0}", number(assigned))}</span></caption>
