@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from crm.api import events as api_events
 from tests.conftest import Api
 from tests.outbox.reading import Stream
 from tests.postgres import sql
@@ -174,6 +175,11 @@ def set_up(service: Service) -> None:
     service.call("POST", "/operators/", {"name": "Anna", "max_load": 100})
     service.call("POST", "/sources/", {"name": "Shop"})
     service.call("PUT", "/sources/1/operators", [{"operator_id": 1, "weight": 1}])
+
+
+@pytest.fixture(autouse=True)
+def _does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_events, "PING", 0.5)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, inspect
 
+from crm.queue import is_any_overdue
 from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
 from tests.postgres import migrated_database, server
@@ -98,6 +99,7 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database:
     ]
     lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=84950000001", "/leads/?external_id=tg:1"]
     lists += [f"/leads/{half}", f"/leads/{half}/contacts", "/operators/", "/operators/7", "/sources/", "/health"]
+    lists += [f"/events/?after={half}", f"/events/?after={half}&source_id=5&type=contact.closed"]
     calls += [("GET", call, None) for call in lists]
     bad = []
     for method, path, body in calls:
@@ -110,6 +112,21 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database:
             if "advisory" not in statement:
                 bad += [(path, statement, step) for step in bad_steps(database, statement, parameters)]
     assert bad == []
+
+
+def test_to_see_that_nobody_is_overdue_reads_one_entry_of_an_index(database: str) -> None:
+    """Though hundreds wait: each process looks once a second."""
+    engine = create_engine(database)
+    with statements() as sent, engine.connect() as connection:
+        assert not is_any_overdue(connection, datetime.now(UTC) - timedelta(days=1))
+    with engine.connect() as connection:
+        explain = "EXPLAIN QUERY PLAN " if database.startswith("sqlite") else "EXPLAIN "
+        [(statement, parameters)] = [each for each in sent if "waits_since" in each[0]]
+        plan = " ".join(str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters))
+    engine.dispose()
+    assert "ix_contact_waits_since" in plan
+    assert "SCAN" not in plan
+    assert "Seq Scan" not in plan
 
 
 def test_deleting_an_operator_reads_no_history(api: Api, database: str) -> None:
