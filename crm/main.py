@@ -16,10 +16,23 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 import crm
-from crm.api import contacts, events, health, keys, leads, metrics, operators, registration, sources, stats
+from crm.api import (
+    contacts,
+    events,
+    health,
+    keys,
+    leads,
+    metrics,
+    operators,
+    registration,
+    sources,
+    stats,
+    subscriptions,
+)
 from crm.clock import keep_time
 from crm.db import open_database
 from crm.outbox.feed import Feed
+from crm.outbox.sender import Sender
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
@@ -47,6 +60,7 @@ TAGS = [
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
     {"name": "Events", "description": "What happened to contacts, for who wants to be told."},
+    {"name": "Subscriptions", "description": "Who is told what happens: webhooks, and messages to people."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Service", "description": "Is it up, and what does it do?"},
@@ -69,7 +83,8 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(CorrelationIdMiddleware, generator=request_id, transformer=request_id, validator=None)
     answers.add_handlers(app)
     authenticate, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
-    for module in (registration, contacts, operators, sources, leads, events, stats, keys, metrics):  # most used first
+    most_used_first = (registration, contacts, operators, sources, leads, events, stats, subscriptions, keys, metrics)
+    for module in most_used_first:
         app.include_router(module.router, dependencies=authenticate, responses=common)
     app.include_router(health.router)
     app.mount("/static", StaticFiles(directory=PAGE))
@@ -89,18 +104,21 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.callers = auth.Callers(admin_key, settings.rate_limit)
     feed = Feed(database)
-    app.state.service = Service(settings, database, rng, feed)
+    sender = Sender(database, feed, settings.webhook_allow, settings.public_url)
+    app.state.service = Service(settings, database, rng, feed, sender)
     log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
     # An older version may have left contacts waiting for whom there is room.
     database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
     gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
     feed.start()
+    sender.start()
     clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
     try:
         with when_stopping(feed.close):
             yield
     finally:
+        await sender.stop()
         clock.cancel()
         await asyncio.wait([clock])
         await feed.stop()
