@@ -39,6 +39,9 @@ EventType = Literal[
 Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
 IdentifierKind = Literal["external_id", "phone", "email"]
 Role = Literal["admin", "source", "operator", "metrics"]
+Language = Literal["en", "ru"]
+DeliveryKind = Literal["events", "test", "notice"]
+DeliveryOutcome = Literal["waiting", "delivered", "failed", "passed_over", "skipped"]
 
 
 def utcnow() -> datetime:
@@ -118,6 +121,7 @@ Key = Annotated[str, StringConstraints(max_length=255), TRIMMED, OR_INTEGER, _st
 ExternalId = Annotated[str, StringConstraints(max_length=255), ANY, OR_INTEGER, _string_or_integer(255, NO_NUL)]
 ShortText = Annotated[str, StringConstraints(max_length=255), ANY, _string(255, NO_NUL)]
 Description = Annotated[str, StringConstraints(max_length=1000), ANY, _string(1000, NO_NUL)]
+Target = Annotated[str, StringConstraints(max_length=2000), TRIMMED, _string(2000, NOT_BLANK)]
 Message = Annotated[str, StringConstraints(max_length=10_000), ANY, _string(10_000, NO_NUL)]
 ApiKeyText = Annotated[str, StringConstraints(max_length=4096), TRIMMED, _string(4096, NOT_BLANK)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

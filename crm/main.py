@@ -30,10 +30,12 @@ from crm.api import (
     sessions,
     sources,
     stats,
+    subscriptions,
 )
 from crm.clock import keep_time
 from crm.db import open_database
 from crm.outbox.feed import Feed
+from crm.outbox.sender import Sender
 from crm.queue import Distributor
 from crm.settings import Settings, load_settings
 from crm.web import answers, auth
@@ -62,6 +64,7 @@ TAGS = [
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
     {"name": "Events", "description": "What happened to contacts, for who wants to be told."},
+    {"name": "Subscriptions", "description": "Who is told what happens: webhooks, and messages to people."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},
     {"name": "Sessions", "description": "Sign-in for browsers."},
@@ -86,7 +89,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     answers.add_handlers(app)
     by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
-    for module in (contacts, operators, sources, leads, events, stats, series, keys, metrics, sessions):
+    for module in (contacts, operators, sources, leads, events, stats, series, subscriptions, keys, metrics, sessions):
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)
@@ -107,18 +110,21 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     app.state.callers = auth.Callers(admin_key, settings.rate_limit)
     feed = Feed(database)
-    app.state.service = Service(settings, database, rng, feed)
+    sender = Sender(database, feed, settings.webhook_allow, settings.public_url)
+    app.state.service = Service(settings, database, rng, feed, sender)
     log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
     # An older version may have left contacts waiting for whom there is room.
     database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
     gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
     feed.start()
+    sender.start()
     clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
     try:
         with when_stopping(feed.close):
             yield
     finally:
+        await sender.stop()
         clock.cancel()
         await asyncio.wait([clock])
         await feed.stop()

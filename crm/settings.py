@@ -1,5 +1,8 @@
 """Settings: each is read from the environment variable CRM_ and its name, but for DATABASE_URL."""
 
+import re
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
 import phonenumbers
@@ -8,6 +11,12 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm.errors import StartupError
+
+
+@cache
+def networks(text: str | None) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Of `127.0.0.0/8, fd00::/8`. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in (text or "").split(",") if part.strip())
 
 
 class Settings(BaseSettings):
@@ -23,6 +32,8 @@ class Settings(BaseSettings):
     overdue_minutes: float = Field(
         default=10, ge=0, le=100_000, description="minutes that a contact may wait before it is overdue; 0: any"
     )
+    webhook_allow: str | None = Field(default=None, description="networks, not public ones, that webhooks may go to")
+    public_url: str | None = Field(default=None, description="where people reach the page, for the links in messages")
     log_format: Literal["text", "json"] = Field(default="text", description="text or json")
     migrate: bool = Field(default=True, description="whether the start brings the tables up to date")
 
@@ -33,6 +44,22 @@ class Settings(BaseSettings):
         if key is not None and not (len(key) >= 16 and key.isascii() and key.isprintable()):
             raise PydanticCustomError("key", "must be at least 16 characters of ASCII")
         return key
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _are_networks(cls, allow: str | None) -> str | None:
+        try:
+            networks(allow)
+        except ValueError as error:
+            raise PydanticCustomError("networks", "must be networks such as 10.1.0.0/16, fd00::/8") from error
+        return allow
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_a_page(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s?#]+", url):
+            raise PydanticCustomError("url", "must be a URL such as https://crm.example")
+        return url and url.rstrip("/")
 
     @field_validator("default_region")
     @classmethod

@@ -16,6 +16,8 @@ from tests.service import start
         ("CRM_BUSY_TIMEOUT", "soon"),
         ("CRM_BUSY_TIMEOUT", "0"),
         ("CRM_RATE_LIMIT", "inf"),
+        ("CRM_WEBHOOK_ALLOW", "10.0.0.1/8"),
+        ("CRM_PUBLIC_URL", "crm.example"),
     ],
 )
 def test_a_setting_that_cannot_be_used_stops_the_start_and_is_named(path: Path, variable: str, value: str) -> None:

@@ -22,6 +22,7 @@ from crm.api.stats import list_source_stats
 from crm.distribution import LOAD
 from crm.fields import IS_PENDING, utcnow
 from crm.models import Contact, Operator
+from crm.outbox.deliveries import oldest_waiting
 from crm.web.answers import responses
 from crm.web.deps import Period, SessionDep
 
@@ -80,12 +81,17 @@ if IS_INSTALLED:
     REGISTRATIONS = Counter(
         "crm_registrations", "Contacts that came in: assigned, pending, repeated.", ("source_id", "outcome")
     )
+    DELIVERIES = Counter(
+        "crm_deliveries", "Tries to tell subscriptions: delivered, failed, passed_over.", ("subscription_id", "outcome")
+    )
     WAITED = Histogram("crm_assign_seconds", "From registration to the first assignment.", buckets=SECONDS_OF_WAITING)
 
     def _count(event: str, fields: dict[str, Any]) -> None:
         if event == "request":
             method = fields["method"] if fields["method"] in METHODS else "other"
             REQUESTS.labels(method, fields["route"], fields["status"]).observe(fields["seconds"])
+        elif event == "delivery":
+            DELIVERIES.labels(fields["subscription_id"], fields["outcome"]).inc()
         elif outcome := OUTCOMES.get((event, fields.get("reason"))):
             REGISTRATIONS.labels(fields["source_id"], outcome).inc()
         if fields.get("waited") is not None:
@@ -116,6 +122,9 @@ class State:
         yield _gauge("crm_pending", "Contacts that wait.", names, pending)
         seconds = ((row.source_id, row.source_name, waits.get(row.source_id, 0)) for row in sources)
         yield _gauge("crm_oldest_pending_seconds", "How long the oldest has waited; 0: none does.", names, seconds)
+
+        names, waiting = ("subscription_id", "subscription"), oldest_waiting(self.session.connection())
+        yield _gauge("crm_oldest_delivery_seconds", "How long the oldest event waits to be told.", names, waiting)
 
         names = ("source_id", "source", "operator_id", "operator")
         for share, text in SHARES.items():

@@ -81,6 +81,22 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     return "(" + " + ".join(f"({part.format(later)} - {part.format(earlier)})" for part in (whole, digits)) + ")"
 
 
+class now_seconds(FunctionElement[float]):
+    """Seconds since 1970 by the database's own clock, the same for all who ask; also in the middle of a transaction."""
+
+    type, inherit_cache = Float(), True
+
+
+@compiles(now_seconds)
+def _(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@compiles(now_seconds, "sqlite")
+def _(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
 class next_id(FunctionElement[int]):
     """The id of the next row of a table, taken for it beforehand: so that other rows can name it in the same step."""
 

@@ -189,7 +189,7 @@ class Feed:
         deadline, is_follower = self._loop.time() + idle, False
         try:
             while not self.closed.is_set():
-                events, after = await self._read(after, wanted, limit)
+                events, after = await self.read(after, wanted, limit)
                 is_all = after >= (self._head or 0)
                 if events or (is_all and self._loop.time() >= deadline):
                     yield events, after
@@ -202,7 +202,7 @@ class Feed:
         finally:
             self._followers -= is_follower
 
-    async def _read(self, after: int, wanted: Wanted, limit: int) -> tuple[list[ContactEvent], int]:
+    async def read(self, after: int, wanted: Wanted, limit: int) -> tuple[list[ContactEvent], int]:
         """A page, and the cursor. An empty one need not be the last: one statement reads only so many ids."""
         head = self._head or 0
         if after >= head:

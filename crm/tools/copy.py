@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, func, insert, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
-import crm.models  # noqa: F401  (fills the metadata)
+import crm.outbox.tables  # noqa: F401  (with those of crm.models it fills the metadata)
 from crm.db import open_database
 from crm.db.base import check_schema
 from crm.errors import StartupError

@@ -17,6 +17,7 @@ from sqlmodel import Field, Session, SQLModel
 from crm.db.base import Database
 from crm.fields import utcnow, within_64_bits
 from crm.outbox.feed import Feed
+from crm.outbox.sender import Sender
 from crm.queue import Distributor
 from crm.settings import Settings
 
@@ -31,6 +32,7 @@ class Service(NamedTuple):
     database: Database
     rng: random.Random
     feed: Feed
+    sender: Sender
 
 
 async def get_service(request: Request) -> Service:

@@ -21,6 +21,7 @@ from typing import Any, get_args
 
 import pytest
 
+from crm.events import tell
 from crm.fields import Role
 from crm.main import create_app
 from crm.settings import Settings
@@ -39,6 +40,7 @@ NOT_RUN = {
     ".venv/bin/pip install -e '.[dev]'": "downloads; .ci/run does it",
     ".venv/bin/pip install -e '.[postgres]'": "downloads; it is a part of dev",
     ".venv/bin/pip install -e '.[metrics]'": "downloads; it is a part of dev",
+    ".venv/bin/pip install -e '.[notify]'": "downloads; it is a part of dev",
     ".venv/bin/pytest -n auto --cov": "would run this test, and all others, in this test",
     ".venv/bin/pytest -n auto tests/api": "takes a minute, and runs anyway",
     ".venv/bin/mypy": "takes half a minute; .ci/run calls it",
@@ -346,6 +348,8 @@ def test_the_statuses_are_those_that_there_are() -> None:
 
 def test_the_metrics_are_those_of_the_service(sqlite_api: Api) -> None:
     sqlite_api.contact(sqlite_api.source(weights={sqlite_api.operator(): 1}))
+    sqlite_api.post("/subscriptions/", {"target": "https://hooks.example/"})
+    tell([("delivery", {"subscription_id": 1, "outcome": "delivered"})])
     text = sqlite_api.client.get("/metrics").text
     kinds = {name: kind for name, kind in re.findall(r"^# TYPE (crm_\w+) (\w+)", text, re.M) if "_created" not in name}
     labels = {}

@@ -100,6 +100,16 @@ TABLE = """
     GET /stats/operators                403 403 403 403 403 200
     GET /stats/sources                  403 403 403 403 403 200
     GET /stats/sources/1                403 403 403 403 403 200
+    POST /subscriptions/                403 403 403 403 403 422
+    GET /subscriptions/                 403 403 403 403 403 200
+    GET /subscriptions/1                403 403 403 403 403 404
+    PATCH /subscriptions/1              403 403 403 403 403 422
+    DELETE /subscriptions/1             403 403 403 403 403 404
+    POST /subscriptions/1/test          403 403 403 403 403 404
+    POST /subscriptions/1/rotate        403 403 403 403 403 404
+    POST /subscriptions/1/skip          403 403 403 403 403 404
+    POST /subscriptions/1/redeliver     403 403 403 403 403 422
+    GET /subscriptions/1/deliveries     403 403 403 403 403 404
     POST /keys/                         403 403 403 403 403 422
     GET /keys/                          403 403 403 403 403 200
     DELETE /keys/1                      403 403 403 403 403 204

@@ -1,0 +1,222 @@
+"""Signed webhooks, as Standard Webhooks specifies them, and only to where they may go.
+
+The address is checked when the connection is made, and that very address is connected to, so that a name can't lead
+elsewhere in between. httpcore follows no redirects, heeds no variables of proxies and unpacks nothing.
+"""
+
+import asyncio
+import base64
+import json
+import secrets
+import socket
+import ssl
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+
+import httpcore2
+from standardwebhooks import Webhook
+
+from crm.fields import utcnow
+from crm.settings import networks
+
+TIMEOUT = 15  # seconds for all of it: the look-up of the name, the connection, the answer
+MAX_ANSWER = 16 * 1024  # bytes that are read of an answer, of which only the status counts
+NAT64, GLOBAL = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
+FINAL = {status for status in range(400, 500) if status not in (408, 425, 429)}  # the same request would fail again
+Address = IPv4Address | IPv6Address
+
+
+class Failed(Exception):
+    """It was not taken; the text says why, without any words of the receiver.
+
+    is_final: it would not be the next time either. retry_after: seconds that the receiver asks to wait.
+    """
+
+    def __init__(self, why: str, status: int | None = None, retry_after: float = 0) -> None:
+        super().__init__(why)
+        self.status, self.retry_after = status, retry_after
+        self.is_final, self.is_gone = status in FINAL, status == 410
+
+
+class Message(NamedTuple):
+    """What is sent, the same at each try."""
+
+    id: str
+    body: str
+
+
+def new_secret() -> str:
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def _target_of(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address leads to in the end, if it is one of those forms."""
+    if isinstance(address, IPv6Address):
+        embedded = IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None
+        return address.ipv4_mapped or address.sixtofour or embedded or address
+    return address
+
+
+def is_public(address: Address) -> bool:
+    address = _target_of(address)
+    in_use = address in GLOBAL if isinstance(address, IPv6Address) else not address.is_reserved
+    return address.is_global and in_use and not address.is_multicast
+
+
+def is_allowed(address: Address, allow: str | None, is_secure: bool) -> bool:
+    """Public addresses for https only, the others if a network names them."""
+    named = any(one in network for one in (address, _target_of(address)) for network in networks(allow))
+    return named or (is_secure and is_public(address))
+
+
+def check_url(target: str, allow: str | None) -> None:
+    """Raises ValueError, whose text says what is wrong, for a URL that could not be sent to."""
+    url = _split(target)
+    if url.scheme == "http" and not allow:
+        raise ValueError("must begin with https:// (http only within networks of CRM_WEBHOOK_ALLOW)")
+    try:
+        address = ip_address(url.hostname or "")
+    except ValueError:
+        return  # a name, which is looked up when it is connected to
+    if not is_allowed(address, allow, url.scheme == "https"):
+        raise ValueError("the address is not a public one, nor in a network of CRM_WEBHOOK_ALLOW")
+
+
+def _split(target: str) -> SplitResult:
+    if not target.isascii() or not target.isprintable() or " " in target:
+        raise ValueError("must be a URL of ASCII characters without spaces: encode the others")
+    try:
+        url = urlsplit(target)
+        _ = url.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if not url.hostname or url.fragment or len(url.hostname) > 253 or ".." in url.hostname:
+        raise ValueError("must be a URL with a host, and without a fragment")
+    return url
+
+
+def mask(target: str) -> str:
+    """Without what may be secret in it: user, password and query."""
+    url = urlsplit(target)
+    host = url.netloc.rpartition("@")[2]
+    user, query = "****@" if "@" in url.netloc else "", "?****" if url.query else ""
+    return f"{url.scheme}://{user}{host}{url.path}{query}"
+
+
+class Guard(httpcore2.AnyIOBackend):
+    """Connects only to addresses that are allowed: those that the name has at this moment."""
+
+    def __init__(self, allow: str | None, is_secure: bool) -> None:
+        self._allow, self._is_secure = allow, is_secure
+
+    async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError:
+            raise Failed("its name can't be looked up") from None
+        addresses = [ip_address(entry[4][0]) for entry in found]
+        allowed = [one for one in addresses if is_allowed(one, self._allow, self._is_secure)]
+        if not allowed:
+            raise Failed("its address is not a public one, nor in a network of CRM_WEBHOOK_ALLOW")
+        error: Exception | None = None
+        for address in allowed[:4]:
+            try:
+                return await super().connect_tcp(str(address), port, *args, **options)
+            except httpcore2.NetworkError as failed:
+                error = failed
+        raise error or Failed("it has no address")
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Who vouches for a receiver is what the system trusts. To read that takes a while, so it is done once."""
+    return httpcore2.default_ssl_context()
+
+
+class Webhooks:
+    """Sends webhooks; keeps connections open between them."""
+
+    def __init__(self, allow: str | None) -> None:
+        self._allow = allow
+        self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    def _pool(self, scheme: str) -> httpcore2.AsyncConnectionPool:
+        if scheme not in self._pools:
+            is_secure = scheme == "https"
+            self._pools[scheme] = httpcore2.AsyncConnectionPool(
+                ssl_context=tls_context() if is_secure else None,
+                network_backend=Guard(self._allow, is_secure),
+                max_connections=None,
+                keepalive_expiry=3,  # seconds: many receivers close after five, and in that moment it would fail
+            )
+        return self._pools[scheme]
+
+    async def send(self, target: str, message: Message, secrets: Iterable[str]) -> int:
+        """The status, 2xx. Raises Failed."""
+        url, now = _split(target), utcnow()
+        signatures = (Webhook(secret).sign(message.id, now, message.body) for secret in secrets)
+        headers: dict[str | bytes, str | bytes] = {
+            "Content-Type": "application/json",
+            "User-Agent": "mini-crm",
+            "webhook-id": message.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signatures),
+        }
+        if url.username is not None:
+            user = unquote_to_bytes(url.netloc.rpartition("@")[0])
+            headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._post(url, headers, message.body)
+        except TimeoutError:
+            raise Failed(f"no answer within {TIMEOUT} seconds") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
+            raise Failed(f"the connection failed: {type(error).__name__}") from None
+
+    async def _post(self, url: SplitResult, headers: dict[str | bytes, str | bytes], body: str) -> int:
+        host, query = url.netloc.rpartition("@")[2], f"?{url.query}" if url.query else ""
+        address = f"{url.scheme}://{host}{url.path or '/'}{query}"
+        async with self._pool(url.scheme).stream("POST", address, headers=headers, content=body.encode()) as answer:
+            if not 200 <= answer.status < 300:
+                retry_after = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
+                raise Failed(f"answered {answer.status}", answer.status, _seconds(retry_after.decode("latin-1")))
+            await _read_little(answer)
+            return answer.status
+
+
+async def _read_little(answer: httpcore2.Response) -> None:
+    """It says nothing to us; but only when it is read the connection can be used again."""
+    size = 0
+    with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError):
+        async with asyncio.timeout(1):
+            async for part in answer.aiter_stream():
+                size += len(part)
+                if size > MAX_ANSWER:
+                    return
+
+
+def _seconds(retry_after: str) -> float:
+    """A number, or a date; 0 for anything else."""
+    if retry_after.isdecimal():
+        return float(retry_after[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after).astimezone(UTC) - utcnow()).total_seconds())
+    except ValueError:
+        return 0
+
+
+def message_of_test(delivery_id: int, created_at: datetime) -> Message:
+    """What the button sends, which is no event."""
+    timestamp = created_at.isoformat().replace("+00:00", "Z")
+    body = {"id": delivery_id, "type": "test", "timestamp": timestamp, "data": {}}
+    return Message(f"test_{delivery_id}", json.dumps(body, separators=(",", ":")))
