@@ -22,7 +22,10 @@ HAS_WAITED = text("assigned_at > created_at")
 HAS_EVENT = text("event_id IS NOT NULL")
 IS_CLOSED = text("closed_at IS NOT NULL")
 # Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
-IS_MOVE = text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
+# A reason that takes one out of the queue, or into it, must be here. (For IN, SQLite would make a list at each insert.)
+IS_MOVE = text(
+    "(reason = 'queued' OR reason = 'from_queue' OR reason = 'manual' OR reason = 'forced' OR reason = 'released')"
+)
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 Reason = Literal["distributed", "queued", "from_queue", "manual", "forced", "released"]

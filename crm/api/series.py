@@ -91,14 +91,21 @@ def _sum(spans: FromClause, moment: Any, statement: Any) -> Any:
 def count_contacts(connection: Connection, steps: Steps) -> list[Series]:
     spans, source = span_table(connection, steps.spans), col(Contact.source_id)
     by_source: dict[int, list[Value]] = {}
-    statement = sqlalchemy.select(spans.c.nth, source, func.count()).join(Contact, _in(spans, col(Contact.created_at)))
-    for nth, source_id, contacts in connection.execute(statement.where(*steps.of_source()).group_by("nth", source)):
-        by_source.setdefault(source_id, [0] * len(steps.spans))[nth] = contacts
+    if steps.source_id is None:
+        statement = sqlalchemy.select(spans.c.nth, source, func.count()).group_by("nth", source)
+        statement = statement.join(Contact, _in(spans, col(Contact.created_at)))
+    else:  # as a join, PostgreSQL would compare each contact of the source with each step
+        contacts = sqlalchemy.select(func.count()).select_from(Contact).where(*steps.of_source())
+        counted = _sum(spans, col(Contact.created_at), contacts)
+        statement = sqlalchemy.select(spans.c.nth, sqlalchemy.literal(steps.source_id), counted)
+    for nth, source_id, found in connection.execute(statement):
+        if found:
+            by_source.setdefault(source_id, [0] * len(steps.spans))[nth] = found
     names = connection.execute(sqlalchemy.select(col(Source.id), col(Source.name)).order_by(col(Source.id)))
-    found = [Series(name=name, source_id=key, values=by_source[key]) for key, name in names if key in by_source]
+    series = [Series(name=name, source_id=key, values=by_source[key]) for key, name in names if key in by_source]
     queued = steps.moves(func.count()).where(col(Assignment.operator_id).is_(None), col(Assignment.reason) == "queued")
     waited = sqlalchemy.select(_sum(spans, col(Assignment.created_at), queued)).select_from(spans).order_by(spans.c.nth)
-    return [*found, Series(name="waited", source_id=None, values=[*connection.execute(waited).scalars()])]
+    return [*series, Series(name="waited", source_id=None, values=[*connection.execute(waited).scalars()])]
 
 
 def rank_waits(connection: Connection, steps: Steps) -> list[Series]:

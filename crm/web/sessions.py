@@ -84,7 +84,7 @@ def check_origin(request: Request, is_browser: bool = True) -> None:
 
 
 class WrongTries:
-    """Wrong keys at the sign-in, by address. Each process counts its own, of the newest addresses only."""
+    """Wrong keys at the sign-in, by address. Each process counts for itself, and for the newest addresses only."""
 
     def __init__(self) -> None:
         self._tries: dict[str, tuple[float, int]] = {}  # when the minute began, and how many in it; oldest first
@@ -97,7 +97,7 @@ class WrongTries:
         """
         address, now = network_of(address), monotonic()
         begin, tries = self._tries.get(address, (now, 0))
-        if now - begin >= 60:
+        if tries == 0 or now - begin >= 60:
             begin, tries = now, 0
         if tries >= WRONG_TRIES:
             raise TooManyRequests(f"{WRONG_TRIES} wrong keys in a minute: wait", retry_after=int(begin + 60 - now) + 1)

@@ -15,7 +15,9 @@ depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 IS_CLOSED = sa.text("closed_at IS NOT NULL")
-IS_MOVE = sa.text("reason IN ('queued', 'from_queue', 'manual', 'forced', 'released')")
+IS_MOVE = sa.text(
+    "(reason = 'queued' OR reason = 'from_queue' OR reason = 'manual' OR reason = 'forced' OR reason = 'released')"
+)
 
 
 def upgrade() -> None:
