@@ -116,7 +116,7 @@ export const RU = {
   "95 of 100": "95 из 100", half: "половина", "All contacts had an operator at once.": "Все обращения получили оператора сразу.",
   "Nothing was assigned in this period.": "За этот период ничего не назначено.", "open contacts that have an operator": "открытые обращения у операторов",
   "Capacity, as it is now": "Сейчас мест", Shares: "Доли", "of the contacts of a source": "в обращениях источника", "by weight, as it is now": "по нынешнему весу",
-  "by weight": "по весу", "came out": "фактически", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
+  "by weight": "по весу", "came out": "вышло", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
 };
 export const WORDS = { // of the API, in English
   pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", zero_weight: "weight 0",
