@@ -188,5 +188,5 @@ def test_a_generated_client_walks_the_story_of_the_readme(package: str, database
             ("Boris", 0.75),
         ]
         detail = call("contacts", "get_contact", 1)
-        assert [entry.reason for entry in detail.history] == ["distributed"]
+        assert [entry.reason for entry in detail.history] == ["distributed", "closed"]
         assert "contact 99 not found" in call("contacts", "get_contact", 99).detail
