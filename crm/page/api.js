@@ -16,7 +16,6 @@ export class Problem extends Error {
     const text = fields.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") || detail;
     super(text?.replaceAll(/(lead_\w+): \1 /g, "$1 ") || t("error {0}", status));
     this.status = status;
-    this.isBeside = false; // whether to say it beside these fields only
     this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg.replace(/^lead_\w+ /, "")]));
   }
 }
@@ -162,8 +161,9 @@ export const bad = (text) => ({ kind: "bad", text: said(text) });
 export const CANCELLED = Symbol("cancelled");
 let busy = false;
 /** Does what a person asked for, but not twice at once; says how it went, and reads all afresh. Gives the Problem if there was one.
- *  text: what is said then, or makes it of the answer. done: is called before all is read. */
-export async function act(work, text, done) {
+ *  text: what is said then, or makes it of the answer. done: is called before all is read. beside: fields that say themselves what
+ *  is wrong with them. */
+export async function act(work, text, done, beside = []) {
   if (busy) return undefined;
   busy = true;
   notice.value = null;
@@ -177,7 +177,10 @@ export async function act(work, text, done) {
   } catch (caught) {
     if (!(caught instanceof Problem)) throw caught;
     problem = caught;
-    if (!problem.isBeside) notice.value = bad(problem.status ? problem.message : t("No answer: it may be done or not."));
+    const wrong = Object.keys(problem.fields);
+    if (wrong.length === 0 || wrong.some((name) => !beside.includes(name))) {
+      notice.value = bad(problem.status ? problem.message : t("No answer: it may be done or not."));
+    }
   } finally {
     actedAt = Date.now();
     busy = false;

@@ -20,7 +20,7 @@ const VIEWS = [
 ];
 const views = computed(() => VIEWS.filter((view) => !view.role || view.role === role.value));
 const place = signal(location.hash.slice(1));
-const view = computed(() => views.value.find(({ name }) => name === place.value) ?? views.value[0]);
+const view = computed(() => views.value.find(({ name }) => name === place.value.split("/")[0]) ?? views.value[0]);
 const modules = signal({}); // those that were loaded, by name
 
 async function load(name) {
@@ -83,13 +83,13 @@ function LastHour() {
 }
 
 const Self = () => me.value && html`<div class="card line"><bdi class="name">${me.value.name}</bdi>
-  <div class="wide">${loadBar(me.value)}</div><${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} /></div>`;
+  ${loadBar(me.value)}<${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} /></div>`;
 
 // --- the frame -------------------------------------------------------------------------------------------------------
 
 function Header() {
   return html`<header><h1>Mini-CRM</h1>
-    ${choice(t("Language"), { onchange: (event) => speak(event.target.value) }, [["en", "English"], ["ru", "Русский"]], lang.value)}
+    ${choice(html`<span class="unseen">${t("Language")}</span>`, { onchange: (event) => speak(event.target.value) }, [["en", "English"], ["ru", "Русский"]], lang.value)}
     <a href="docs">API</a>
     ${caller.value?.session && !asks.value && html`${button(t("Sessions"), () => open("sessions"))}${button(t("Sign out"), signOut)}`}</header>`;
 }
@@ -121,7 +121,7 @@ function Main() {
 function SignIn() {
   const enter = (fields) => call("POST", "session", fields).catch((problem) => {
     const msg = problem.status === 401 ? t("This key is not known.") : problem.message;
-    throw Object.assign(new Problem(problem.status, [{ loc: ["key"], msg }]), { isBeside: true });
+    throw new Problem(problem.status, [{ loc: ["key"], msg }]);
   });
   return html`<main><${Form} class="card form" work=${enter} then=${() => location.reload()}>
     <h2>${t("This service asks for a key")}</h2>
@@ -138,12 +138,14 @@ function Opened() {
     return document.getElementById("dialog-title").focus();
   }, [answer]);
   const closed = () => {
+    if (asks.value) return; // it is opened again for who signs in
+    history.replaceState(null, "", `#${view.value.name}`); // else a reload would open it again
     if (opened.value) opened.value = notice.value = null;
     if (document.activeElement === document.body) document.querySelector("main").focus(); // its row is gone
   };
   return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onclose=${closed}>${kind && html`<div key=${`${kind} ${id}`}>
     <div class="line"><h2 id="dialog-title" class="wide" tabindex="-1">${content ? module.title(content, name) : t("Reading…")}</h2>
-      ${button(t("Close this window"), () => dialog.current.close())}</div>
+      ${button("✕", () => dialog.current.close(), { "aria-label": t("Close this window") })}</div>
     <${Messages} />
     ${content && html`<${module.View} answer=${content} />`}</div>`}</dialog>`;
 }
@@ -160,11 +162,18 @@ effect(() => {
   const news = modules.value.desk?.fresh.value?.length;
   document.title = `${news ? `(${news}) ` : ""}${view.value.title()} – Mini-CRM`;
 });
+/** A link such as #contacts/7, in messages to people, opens that contact. */
+function openLinked() {
+  const [name, id] = place.value.split("/");
+  if (name === "contacts" && /^\d+$/.test(id)) open("contact", id);
+}
 addEventListener("hashchange", () => {
   place.value = location.hash.slice(1);
   notice.value = null;
   poll(2);
+  openLinked();
 });
 document.body.textContent = "";
 render(html`<${App} />`, document.body);
 startPolling(shown);
+openLinked();

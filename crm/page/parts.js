@@ -25,10 +25,11 @@ export function Form({ work, done, then, children, ...properties }) {
   const wrong = useSignal({});
   async function onsubmit(event) {
     event.preventDefault();
-    const form = event.currentTarget;
+    const form = event.currentTarget, fields = Object.fromEntries(new FormData(form));
     wrong.value = {};
-    const problem = await act(() => work(Object.fromEntries(new FormData(form))), done, then ?? (() => form.reset()));
+    const problem = await act(() => work(fields), done, then ?? (() => form.reset()), Object.keys(fields));
     wrong.value = problem?.fields ?? {};
+    setTimeout(() => form.querySelector("[aria-invalid]")?.focus()); // when it is drawn
   }
   return html`<form onsubmit=${onsubmit} ...${properties}><${Wrong.Provider} value=${wrong}>${children}<//></form>`;
 }
@@ -45,9 +46,9 @@ export const bar = (part, kind, label, value) => html`
   <svg class="bar ${kind}" viewBox="0 0 100 10" preserveAspectRatio="none" role="meter" aria-label=${label}
     aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.round(100 * part)} aria-valuetext=${value}>
     <rect width=${100 * Math.min(1, part)} height="10" /></svg>`;
-export const loadBar = ({ load, max_load }) => html`
+export const loadBar = ({ load, max_load }) => html`<div class="wide load">
   ${bar(load / Math.max(1, max_load), load >= max_load ? "full" : load >= 0.8 * max_load ? "nearly" : "", t("Load"), t("{0} of {1}", load, max_load))}
-  <span>${t("{0} of {1}", number(load), number(max_load))}</span>`;
+  <span>${t("{0} of {1}", number(load), number(max_load))}</span></div>`;
 
 export function Switch({ id, name, active }) {
   const turn = () => act(() => call("PATCH", `operators/${id}`, { is_active: !active }), active ? t("Switched off") : t("Switched on"));

@@ -144,3 +144,22 @@ def test_an_operator_sees_its_own_desk_and_does_its_own_work(guarded: Service, l
     assert guarded.call("GET", "/operators/1")["is_active"] is False
     page.get_by_role("link", name="Contacts").click()
     expect(page.locator("main li")).to_have_count(1)
+
+
+def test_a_link_in_a_message_opens_its_contact_after_signing_in_too(guarded: Service, locked: Tab) -> None:
+    locked.expected = (*locked.expected, "404")
+    page = locked.go("contacts/1")
+    enter(page, new_key(guarded, "operator", operator_id=1)[1])
+    dialog = page.get_by_role("dialog", name="Contact 1")
+    expect(dialog).to_contain_text("Anna")
+    expect(page.locator("main h2")).to_have_text("Contacts")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.reload()  # what was closed stays closed
+    expect(page.locator("main li")).to_have_count(1)
+    expect(dialog).to_be_hidden()
+    page.goto(f"{locked.base}/#contacts/1")  # another link, while the page is open
+    expect(dialog).to_be_visible()
+    page.goto(f"{locked.base}/#contacts/2")  # Boris's
+    expect(page.get_by_role("alert")).to_contain_text("contact 2 not found")
+    expect(dialog).to_be_hidden()

@@ -7,7 +7,7 @@ export const path = (id) => `contacts/${id}`;
 export const title = ({ id }) => t("Contact {0}", id);
 export function View({ answer: contact }) {
   return html`
-    <div class="line">${chip(t(contact.status), KINDS[contact.status])}<bdi class="name">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} /></div>
+    <div class="line">${chip(t(contact.status), KINDS[contact.status])}<bdi class="name wide">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} /></div>
     ${role.value === "admin" && contact.status !== "closed" && assignment(contact)}
     <p>${t("Lead")}: <button class="link" type="button" onclick=${() => open("lead", contact.lead.id)}><bdi>${nameOfLead(contact.lead)}</bdi></button></p>
     ${identifiers(contact.lead)}
@@ -38,7 +38,9 @@ function explain({ reason, operator_id, candidates }) {
 }
 
 export const nameOfLead = (lead) => lead.name ?? lead.phones[0] ?? lead.emails[0] ?? lead.external_ids[0] ?? t("lead {0}", lead.id);
-export const identifiers = (lead) => html`<div class="quiet"><bdi>${[...lead.phones, ...lead.emails, ...lead.external_ids].join(", ")}</bdi></div>`;
+/** Those that are not its name. */
+export const identifiers = (lead) => html`<div class="quiet"><bdi>${
+  [...lead.phones, ...lead.emails, ...lead.external_ids].filter((one) => one !== nameOfLead(lead)).join(", ")}</bdi></div>`;
 
 const KINDS = { pending: "warn", new: "good", in_progress: "good", closed: "quiet" };
 export function Contact({ row: contact }) {

@@ -18,7 +18,7 @@ export function View() {
 function Operator({ row }) {
   return html`<li>
     <span class="wide"><bdi class="name">${row.operator_name}</bdi> ${!row.is_active && chip(t("off"), "quiet")}</span>
-    <div class="wide">${loadBar(row)}</div>
+    ${loadBar(row)}
     <span class="fixed number">${t("today: {0}", number(row.total_contacts))}</span>
     <${Acts} id=${row.operator_id} name=${row.operator_name} active=${row.is_active} max=${row.max_load} />
   </li>`;
