@@ -54,7 +54,7 @@ export function query(path, values) {
 export const resource = (path, take = kept) => Object.assign(signal(), { path, take });
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-const idOf = (row) => row.id ?? row.operator_id ?? row.source_id;
+export const idOf = (row) => row.id ?? row.operator_id ?? row.source_id;
 /** What was there before where nothing has changed, down to the rows, so that what shows it is not drawn again. */
 function kept(before, fresh) {
   if (!Array.isArray(fresh) || !before) return same(before, fresh) ? before : fresh;

@@ -3,7 +3,7 @@ import { createContext, h } from "preact";
 import { useContext, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import htm from "htm";
-import { act, call, operators, readAt, said } from "./api.js";
+import { act, call, idOf, operators, readAt, said } from "./api.js";
 import { duration, now, number, percent, t } from "./text.js";
 
 export const html = htm.bind(h);
@@ -58,16 +58,20 @@ export function Switch({ id, name, active }) {
 export const operatorOptions = () => (operators.value ?? []).map((row) =>
   [row.operator_id, `${row.operator_name} (${t("{0} of {1}", row.load, row.max_load)}${row.is_active ? "" : `, ${t("off")}`})`]);
 
-/** Rows of a list: Row is a component that gets one of the items as `row`, and is drawn again when that has changed. */
+/** Rows of a list: Row is a component that gets one of the items as `row`, and is drawn again when that has changed; `later` is
+ *  for Sight. */
 export function Rows({ items, Row, none }) {
   if (!items) return loading();
   if (items.length === 0) return html`<p class="quiet">${none}</p>`;
-  return html`<ul class="rows">${items.map((row) => html`<${Row} key=${row.id ?? row.operator_id} row=${row} />`)}</ul>`;
+  return html`<ul class="rows">${items.map((row, position) => html`
+    <${Row} key=${idOf(row)} row=${row} later=${position >= 6} />`)}</ul>`;
 }
 
-/** A row or card whose content, draw(row), is drawn only while it is in sight: by content-visibility. */
-export function Sight({ tag, row, draw, ...properties }) {
-  const skipped = useSignal(false), drawn = useRef();
+const TELLS_SIGHT = "oncontentvisibilityautostatechange" in document;
+/** A row or card whose content, draw(row), is drawn only while it is in sight: by content-visibility. later: not before that, even
+ *  when it is new, for a list of which all may be new with each poll. */
+export function Sight({ tag, row, draw, later, ...properties }) {
+  const skipped = useSignal(later && TELLS_SIGHT), drawn = useRef();
   if (!skipped.value) drawn.current = draw(row);
   return html`<${tag} oncontentvisibilityautostatechange=${(event) => (skipped.value = event.skipped)} ...${properties}>${drawn.current}<//>`;
 }

@@ -1,6 +1,6 @@
 // Opened over the page: one contact with its history in words. And what other views show of a contact.
 import { CANCELLED, Problem, act, call, nameOf, open, role, said } from "../api.js";
-import { button, chip, choice, html, of, operatorOptions, share } from "../parts.js";
+import { Sight, button, chip, choice, html, of, operatorOptions, share } from "../parts.js";
 import { moment, t } from "../text.js";
 
 export const path = (id) => `contacts/${id}`;
@@ -43,11 +43,10 @@ export const identifiers = (lead) => html`<div class="quiet"><bdi>${
   [...lead.phones, ...lead.emails, ...lead.external_ids].filter((one) => one !== nameOfLead(lead)).join(", ")}</bdi></div>`;
 
 const KINDS = { pending: "warn", new: "good", in_progress: "good", closed: "quiet" };
-export function Contact({ row: contact }) {
-  return html`<li>${contactTitle(contact)}
-    <span class="fixed">${chip(t(contact.status), KINDS[contact.status])}</span>
-    <bdi class="fixed">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} /></li>`;
-}
+export const Contact = ({ row, later }) => html`<${Sight} tag="li" row=${row} later=${later} draw=${drawn} />`;
+const drawn = (contact) => html`${contactTitle(contact)}
+  <span class="fixed">${chip(t(contact.status), KINDS[contact.status])}</span>
+  <bdi class="fixed">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} />`;
 
 export const noteOf = ({ identity_note }) => identity_note && html`<p class="warn"><bdi>${said(identity_note)}</bdi></p>`;
 

@@ -1,13 +1,17 @@
 // The newest contacts, by status, source and operator.
 import { useEffect } from "preact/hooks";
-import { signal, useSignal } from "@preact/signals";
+import { computed, signal, useSignal } from "@preact/signals";
 import { operators, poll, query, resource, role, sources } from "../api.js";
-import { Rows, button, choice, html, loading, operatorOptions } from "../parts.js";
+import { Rows, button, choice, html, loading } from "../parts.js";
 import { t } from "../text.js";
 import { Contact } from "./contact.js";
 
 const filter = signal({}), limit = signal(50);
 const contacts = resource(() => query("contacts/", { limit: limit.value, ...filter.value }));
+// As text, which seldom changes, for the loads of operators change with each poll.
+const names = computed(() => JSON.stringify([
+  (sources.value ?? []).map(({ id, name }) => [id, name]),
+  (operators.value ?? []).map(({ operator_id, operator_name }) => [operator_id, operator_name])]));
 
 export const reads = () => (role.value === "admin" ? [operators, sources, contacts] : [contacts]);
 export function View() {
@@ -17,14 +21,19 @@ export function View() {
     poll();
   };
   return html`
-    <div class="card line">
-      ${filterBy(t("Status"), "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)]))}
-      ${role.value === "admin" && html`
-        ${filterBy(t("Source"), "source_id", (sources.value ?? []).map((source) => [source.id, source.name]))}
-        ${filterBy(t("Operator"), "operator_id", operatorOptions())}`}
-    </div>
+    <${Filters} />
     <${Newest} contacts=${contacts.value} />
     ${contacts.value?.length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
+}
+
+function Filters() {
+  const [ofSources, ofOperators] = JSON.parse(names.value);
+  return html`<div class="card line">
+    ${filterBy(t("Status"), "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)]))}
+    ${role.value === "admin" && html`
+      ${filterBy(t("Source"), "source_id", ofSources)}
+      ${filterBy(t("Operator"), "operator_id", ofOperators)}`}
+  </div>`;
 }
 
 function filterBy(text, name, options) {
