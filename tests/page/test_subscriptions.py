@@ -1,5 +1,6 @@
 """Subscriptions at the page: who is told, how that goes, and what one can do about it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_people_are_added_with_a_word_of_warning_and_errors_stand_beside_the_fie
     page.get_by_label("with the lead's name and phone").check()
     page.get_by_label("Language").nth(1).select_option("Русский")
     page.get_by_role("button", name="Add receiver").click()
-    expect(page.get_by_label("Address")).to_have_accessible_description("is neither an https:// URL nor one of .*")
+    expect(page.get_by_label("Address")).to_have_accessible_description(re.compile("neither an https:// URL nor"))
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.get_by_label("with the lead's name and phone")).to_be_checked()
     page.get_by_label("Address").fill("tgram://123456789:abcdefghijklmnop/12345")
@@ -153,24 +154,24 @@ def test_what_fails_says_why_and_is_skipped_paused_resumed_and_deleted(
     assert service.call("GET", "/subscriptions/") == []
 
 
-@pytest.mark.parametrize("tries", ["now", "by itself"])
 def test_what_was_switched_off_or_waits_goes_on_when_it_is_told_to(
-    service: Service, tab: Tab, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tries: str
+    service: Service, tab: Tab, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "RETRIES", (3600,))
-    receiver.answers = [Answer(410 if tries == "by itself" else 500)]
-    subscribe(service, receiver.url, "Gone")
+    receiver.by_path = {"/hook/gone": Answer(410), "/hook/ill": Answer(500)}
+    subscribe(service, f"{receiver.url}/gone", "Gone")
+    subscribe(service, f"{receiver.url}/ill", "Ill")
     page = tab.go("subscriptions")
     write(service)
-    one = row(page, "Gone")
-    if tries == "by itself":
-        expect(one).to_contain_text("switched off")
-        expect(one).to_contain_text("The receiver says that it is gone for good (410).")
-        one.get_by_role("button", name="Resume").click()
-    else:
-        one.get_by_role("button", name="Try now").click()
-    expect(one).to_contain_text("event 1 delivered")
-    expect(one).to_contain_text("up to date")
+    gone, ill = row(page, "Gone"), row(page, "Ill")
+    expect(gone).to_contain_text("switched off")
+    expect(gone).to_contain_text("The receiver says that it is gone for good (410).")
+    expect(ill).to_contain_text("Failed tries: 1, the next")
+    receiver.by_path = {}
+    for one, name in ((gone, "Resume"), (ill, "Try now")):
+        one.get_by_role("button", name=name).click()
+        expect(one).to_contain_text("event 1 delivered")
+        expect(one).to_contain_text("up to date")
 
 
 def test_a_message_to_people_links_to_a_contact_that_the_page_then_opens(service: Service, tab: Tab) -> None:
@@ -198,16 +199,15 @@ def test_the_history_says_in_words_what_happened_to_a_contact(browser: Browser, 
     russian.check()
 
 
-@pytest.mark.parametrize(("scheme", "locale"), [("dark", "ru-RU"), ("light", "en-US")])
 def test_it_fits_a_phone_and_is_accessible_with_long_names(
-    browser: Browser, service: Service, receiver: Receiver, scheme: str, locale: str
+    browser: Browser, service: Service, receiver: Receiver
 ) -> None:
     receiver.always = Answer(500)
     subscribe(service, f"{receiver.url}/{'w' * 300}", "W" * 100, types=["contact.assigned"], source_id=1)
     subscribe(service, "tgram://123456789:abcdefghijklmnop/12345", "<b>phone</b>", operator_id=1, is_active=False)
     write(service)
-    options: dict[str, object] = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme, "locale": locale}
-    tab = Tab(browser, f"http://127.0.0.1:{service.port}", **options)
+    phone = {"width": 390, "height": 844}
+    tab = Tab(browser, f"http://127.0.0.1:{service.port}", viewport=phone, color_scheme="dark", locale="ru-RU")
     page = tab.go("subscriptions")
     expect(page.locator("main li .bad").first).to_be_visible()
     page.locator("main section select").first.select_option("people")
