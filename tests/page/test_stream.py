@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.page.browser import Tab, hide, row, team, wait_for, write
 from tests.page.conftest import ADMIN, new_key
@@ -108,9 +108,7 @@ def test_eight_tabs_of_which_one_is_seen_leave_each_other_connections(service: S
     expect(row(pages[0], "Anna")).to_contain_text("1 of 9")
 
 
-def test_an_operator_is_told_of_its_own_contacts_and_signed_out_of_nothing(
-    browser: Browser, guarded: Service, locked: Tab
-) -> None:
+def test_an_operator_is_told_of_its_own_contacts_and_signed_out_of_nothing(guarded: Service, locked: Tab) -> None:
     locked.context.add_init_script(NOTED)
     page = locked.go()
     expect(page.get_by_label("Key")).to_be_visible()

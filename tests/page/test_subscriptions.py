@@ -43,9 +43,7 @@ def asked(page: Page, accept: bool) -> list[str]:
     return texts
 
 
-def test_a_webhook_is_added_shows_its_secret_once_and_is_tested(
-    service: Service, tab: Tab, receiver: Receiver
-) -> None:
+def test_a_webhook_is_added_shows_its_secret_once_and_is_tested(service: Service, tab: Tab, receiver: Receiver) -> None:
     page = tab.go("subscriptions")
     expect(page.locator("main")).to_contain_text("Nobody is told yet")
     page.get_by_label("Name").fill("our CRM")
