@@ -109,6 +109,7 @@ def where(predicate: Any) -> dict[str, Any]:
 
 # Nothing has a higher id than the highest: what asks for one finds nothing, and a page up to there is whole.
 Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(_whole)]
+Cursor = Annotated[int, Field(ge=0), AfterValidator(within_64_bits), BeforeValidator(_whole)]
 MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole)]
 Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
 ANY, TRIMMED, OR_INTEGER = AfterValidator(_without_nul), AfterValidator(_trimmed), BeforeValidator(_text_of_integer)

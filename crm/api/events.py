@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import AfterValidator
 from sqlmodel import Field, SQLModel
 from starlette.types import Receive, Scope, Send
 
 from crm.errors import Forbidden
-from crm.fields import EventType, Id, within_64_bits
+from crm.fields import Cursor, EventType, Id
 from crm.outbox.feed import ContactEvent, Feed, Wanted
 from crm.web.auth import Caller, CallerDep, authenticate
 from crm.web.deps import ServiceDep
@@ -22,7 +21,6 @@ router = APIRouter(prefix="/events", tags=["Events"])
 PING = 5.0  # seconds without an event
 LAST_PIECE = 1.0  # seconds to take it when the service stops
 CHECK = 1.0  # seconds for which it is taken for granted that the key still holds
-Cursor = Annotated[int, Field(ge=0), AfterValidator(within_64_bits)]
 
 
 class EventFilter(SQLModel):

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from crm.db.base import HIGHEST, get_row
 from crm.errors import Conflict, Unprocessable
 from crm.events import note
-from crm.fields import MAX_ID, EventType, Id, Language, Name, Target, utcnow
+from crm.fields import Cursor, EventType, Id, Language, Name, Target, utcnow
 from crm.models import Input, Operator, Record, Source
 from crm.outbox import people, webhooks
 from crm.outbox.deliveries import SUCCESS, add_deliveries
@@ -49,7 +49,7 @@ class SubscriptionUpdate(Input):
 
 class Redelivery(Input):
     model_config = {"json_schema_extra": {"example": {"after": 0}}}
-    after: int = Field(ge=0, le=MAX_ID, description="The id of the last event that is not sent again.")
+    after: Cursor = Field(description="The id of the last event that is not sent again.")
 
 
 class DeliveryPublic(DeliveryBase, Record):

@@ -144,7 +144,7 @@ export const RU = {
   waiting: "отправляется", delivered: "доставлено", failed: "не доставлено", passed_over: "пропущено после отказов", skipped: "пропущено",
   "contact.assigned": "назначено", "contact.queued": "никто не может взять", "contact.started": "начато", "contact.closed": "закрыто", "contact.overdue": "ждёт слишком долго", "contact.unaccepted": "никто не принял",
   "Waits for too long": "Ждёт слишком долго", "Nobody accepted it": "Никто не принял", sticky: "Как в прошлый раз", silent: "Передано дальше: не начато вовремя",
-  "by weight": "по весу", "came out": "фактически", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
+  "by weight": "по весу", "came out": "вышло", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
 };
 export const WORDS = { // of the API, in English
   pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", zero_weight: "weight 0",

@@ -71,9 +71,10 @@ def tab(browser: Browser, service: Service) -> Iterator[Tab]:
 def shows(tab: Tab, period: str) -> Page:
     """The pictures of a period."""
     page = tab.go("pictures")
-    page.get_by_role("button", name=period, exact=True).click()
-    expect(page.locator(".pictures")).to_have_attribute("aria-busy", "false")
     expect(page.locator(".picture canvas").first).to_be_visible()
+    with page.expect_response(re.compile("measure=load&")):
+        page.get_by_role("button", name=period, exact=True).click()
+    expect(page.locator(".pictures")).to_have_attribute("aria-busy", "false")
     return page
 
 
@@ -298,6 +299,7 @@ def test_a_picture_that_can_not_be_drawn_says_so_and_still_has_its_values(tab: T
     page = tab.go("pictures")
     page.get_by_role("button", name="30 days").click()
     contacts = page.get_by_role("region", name="Contacts")
+    expect(contacts).to_contain_text("per day")
     expect(contacts).to_contain_text("The picture could not be loaded.")
     assert len(table(contacts)) == 31
 

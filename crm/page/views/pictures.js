@@ -104,10 +104,11 @@ function Contacts() {
 
 function Seconds() {
   const [p50, p95] = seconds.value.series, assigned = p95.values.some((value) => value !== null);
+  const brief = (time) => (time % 3600 === 0 && time > 0 && time < 2 * SECONDS.day ? t("{0} h", time / 3600) : duration(time));
   const none = assigned ? t("All contacts had an operator at once.") : t("Nothing was assigned in this period.");
   return html`<${Chart} title=${t("Time to assignment")} unit=${t("half of the contacts, and 95 of 100, had an operator within it")} ...${picture(seconds.value)}
     series=${[{ ...p95, name: t("95 of 100"), colour: "--series-light", how: "bar" }, { ...p50, name: t("half"), colour: "--series-1", how: "bar" }]}
-    say=${duration} brief=${(time) => (time % 3600 === 0 && time > 0 && time < 2 * SECONDS.day ? t("{0} h", time / 3600) : duration(time))} ticks=${TIMES} none=${sum(p95.values) === 0 && none} />`;
+    say=${duration} brief=${brief} ticks=${TIMES} none=${sum(p95.values) === 0 && none} />`;
 }
 
 function Load() {
