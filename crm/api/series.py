@@ -75,7 +75,9 @@ class Steps:
         statement = sqlalchemy.select(*columns).select_from(Assignment).where(IS_MOVE)
         if self.source_id is None:
             return statement
-        return statement.join(Contact, col(Contact.id) == col(Assignment.contact_id)).where(*self.of_source())
+        # Looked up for each line: as a join, PostgreSQL would read all contacts of the source anew for each step.
+        source = sqlalchemy.select(col(Contact.source_id)).where(col(Contact.id) == col(Assignment.contact_id))
+        return statement.where(source.correlate(Assignment).scalar_subquery() == self.source_id)
 
 
 def _in(spans: FromClause, moment: Any) -> Any:

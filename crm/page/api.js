@@ -1,5 +1,6 @@
 // Calls of the service, what was read last, and how it is. Whatever shows a signal is drawn again when that changes.
 import { batch, computed, signal } from "@preact/signals";
+import { hush, isHeard, listen } from "./stream.js";
 import { now, setClock, t, today, translated } from "./text.js";
 
 export const caller = signal(null); // who is at the page, as GET /session says
@@ -82,16 +83,21 @@ export function open(kind, id, name) {
   poll();
 }
 
-let wanted, timer, turn = 0, actedAt = 0;
+const SHARED = 1000; // milliseconds that an answer may be old after an event: with many open pages, one reads for all
+const PAUSE = 2000, QUIET_PAUSE = 10000; // to the next poll; while the stream is heard just for what is no event: weights, keys
+let wanted, timer, turn = 0, isReading = false;
+let actedAt = 0, toldAt = 0, polledAt = 0;
 export const readAt = signal(null);
+export const tick = signal(0); // for what says how long something takes already
 /** shown: gives the resources that are shown; called by each poll. */
 export function startPolling(shown) {
   wanted = shown;
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer);
+    if (document.hidden) pause();
     else if (asks.value) call("GET", "session").then(() => location.reload(), () => null); // in another tab they may have signed in
     else poll(2);
   });
+  setInterval(() => document.hidden || (tick.value = now()), PAUSE);
   poll(2);
 }
 
@@ -104,27 +110,50 @@ export function pollHidden(on) {
   } else if (ticker) ticker = ticker.terminate();
 }
 
-/** Reads what is shown; then again in two seconds, while somebody can see it. */
+function pause() {
+  clearTimeout(timer);
+  hush();
+}
+
+/** Reads what is shown; then again after an event or some time, while somebody can see it. */
 export async function poll(age) {
   clearTimeout(timer);
   if (asks.value) return;
   const own = ++turn;
-  if (Date.now() - actedAt < 4000) age = undefined; // else one's own change could be missing again for a moment
+  [isReading, polledAt] = [true, Date.now()];
+  if (polledAt - actedAt < 4000) age = undefined; // else one's own change could be missing again for a moment
   try {
     caller.value ??= await call("GET", "session");
+    if (!document.hidden && !away.value) listen(told);
     const reads = [...new Set(await wanted())].map((one) => [one, one.path()]).filter(([, path]) => path);
     const answers = await Promise.all(reads.map(([, path]) => call("GET", path, undefined, age)));
     if (own !== turn) return;
     batch(() => {
       reads.forEach(([one], position) => (one.value = one.take(one.peek(), answers[position], kept)));
-      readAt.value = now();
+      readAt.value = tick.value = now();
       if (away.value) backAgain();
     });
   } catch (problem) {
     if (own === turn) await refused(problem);
   } finally {
-    if (own === turn && !document.hidden && !asks.value) timer = setTimeout(poll, 2000, 2);
+    if (own === turn) {
+      isReading = false;
+      if (document.hidden || asks.value) pause();
+      else plan();
+    }
   }
+}
+
+/** The next poll. After an event: at once, but not more often than once a second, and until no answer can be from before it. */
+function plan() {
+  clearTimeout(timer);
+  if (toldAt > polledAt - SHARED && !away.value) timer = setTimeout(poll, Math.max(0, polledAt + SHARED + 50 - Date.now()), SHARED / 1000);
+  else timer = setTimeout(poll, isHeard() && !away.value ? QUIET_PAUSE : PAUSE, 2);
+}
+
+function told() {
+  toldAt = Date.now();
+  if (!isReading && !document.hidden && !asks.value) plan();
 }
 
 function backAgain() {

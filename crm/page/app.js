@@ -16,11 +16,12 @@ const VIEWS = [
   { name: "contacts", title: () => t("Contacts") },
   { name: "leads", title: () => t("Leads") },
   { name: "pictures", title: () => t("Pictures"), role: "admin" },
+  { name: "subscriptions", title: () => t("Subscriptions"), role: "admin" },
   { name: "test", title: () => t("Test"), role: "admin" },
 ];
 const views = computed(() => VIEWS.filter((view) => !view.role || view.role === role.value));
-const place = signal(location.hash.slice(1));
-const view = computed(() => views.value.find(({ name }) => name === place.value.split("/")[0]) ?? views.value[0]);
+const place = signal("");
+const view = computed(() => views.value.find(({ name }) => name === place.value) ?? views.value[0]);
 const modules = signal({}); // those that were loaded, by name
 
 async function load(name) {
@@ -162,18 +163,18 @@ effect(() => {
   const news = modules.value.desk?.fresh.value?.length;
   document.title = `${news ? `(${news}) ` : ""}${view.value.title()} – Mini-CRM`;
 });
-/** A link such as #contacts/7, in messages to people, opens that contact. */
-function openLinked() {
-  const [name, id] = place.value.split("/");
+/** The address after #: a view, and a contact to be opened over it (as messages to people link to it): contacts/12. */
+function go() {
+  const [name, id] = location.hash.slice(1).split("/");
+  place.value = name;
   if (name === "contacts" && /^\d+$/.test(id)) open("contact", id);
 }
 addEventListener("hashchange", () => {
-  place.value = location.hash.slice(1);
   notice.value = null;
+  go();
   poll(2);
-  openLinked();
 });
 document.body.textContent = "";
 render(html`<${App} />`, document.body);
 startPolling(shown);
-openLinked();
+go();

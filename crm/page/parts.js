@@ -3,7 +3,7 @@ import { createContext, h } from "preact";
 import { useContext, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import htm from "htm";
-import { act, call, idOf, operators, readAt, said } from "./api.js";
+import { act, call, idOf, operators, said, tick } from "./api.js";
 import { duration, now, number, percent, t } from "./text.js";
 
 export const html = htm.bind(h);
@@ -77,7 +77,7 @@ export function Sight({ tag, row, draw, later, ...properties }) {
 }
 
 export function Since({ time }) {
-  return duration(((readAt.value && now()) - Date.parse(time)) / 1000);
+  return duration(((tick.value && now()) - Date.parse(time)) / 1000);
 }
 
 /** How far chance alone takes a share from that of the weight, but for once in some hundred times. */

@@ -45,6 +45,7 @@ NOT_RUN = {
     ".venv/bin/pytest -n auto tests/api": "takes a minute, and runs anyway",
     ".venv/bin/mypy": "takes half a minute; .ci/run calls it",
     ".venv/bin/python -m tests.bench": "takes minutes, and needs wrk",
+    "python -m tests.page.vendor": "fetches from npm",
     'sqlite3 crm.db ".backup copy.db"': "needs SQLite's own program; the command below it does the same without",
     "createuser --pwprompt crm": "asks for a password at the terminal; the server of the tests has that user",
     "docker build -f crm/docker/Dockerfile -t mini-crm .": "needs Docker; tests/docker checks the file without",

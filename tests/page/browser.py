@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.service import Service
 
 OPTIONS = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+STREAM = "/events/stream"
 expect.set_options(timeout=30_000)
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
@@ -49,6 +50,7 @@ class Tab:
         self.context.set_default_timeout(30_000)
         self.requests: list[str] = []
         self.ended = 0  # of the requests
+        self.streams = 0  # asked for; they are not among the requests, for they don't end
         self.problems: list[str] = []
         self.expected: tuple[str, ...] = ()  # parts of errors that the test provokes
         self.page = self.open()
@@ -56,19 +58,22 @@ class Tab:
     def open(self) -> Page:
         page = self.context.new_page()
         page.on("request", lambda request: self._note(request.url))
-        page.on("requestfinished", lambda _: self._end())
-        page.on("requestfailed", lambda _: self._end())
+        page.on("requestfinished", lambda request: self._end(request.url))
+        page.on("requestfailed", lambda request: self._end(request.url))
         page.on("console", lambda line: line.type in ("error", "warning") and self.problems.append(line.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         return page
 
     def _note(self, url: str) -> None:
-        self.requests.append(url)
+        if url.endswith(STREAM):
+            self.streams += 1
+        else:
+            self.requests.append(url)
         if not url.startswith((self.base, "data:", "blob:")):
             self.problems.append(f"a request to {url}")
 
-    def _end(self) -> None:
-        self.ended += 1
+    def _end(self, url: str) -> None:
+        self.ended += not url.endswith(STREAM)
 
     def settle(self) -> None:
         """Waits until nothing is asked for any more, and what was answered is shown."""
@@ -88,6 +93,11 @@ class Tab:
         self.page.goto(f"{self.base}/#{view}" if view else f"{self.base}/")
         self.page.locator("main").wait_for()
         return self.page
+
+    def deafen(self) -> None:
+        """From now on no stream can be opened."""
+        self.expected += ("ERR_FAILED",)
+        self.context.route(f"**{STREAM}", lambda route: route.abort())
 
     def axe(self) -> list[str]:
         """The serious and critical findings."""
@@ -116,6 +126,12 @@ def write(service: Service, lead: str = "tg:1", **fields: Any) -> Any:
 
 def row(page: Page, text: str) -> Any:
     return page.locator("main li").filter(has_text=text)
+
+
+def hide(page: Page, hidden: bool = True) -> None:
+    """As if another tab were in front, or this one again."""
+    page.evaluate(f"Object.defineProperty(document, 'hidden', {{value: {str(hidden).lower()}, configurable: true}})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def wait_for(true: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.browser import Tab, wait_for, write
+from tests.page.browser import Tab, hide, wait_for, write
 from tests.page.conftest import new_key
 from tests.service import Service
 
@@ -38,11 +38,6 @@ def desk(guarded: Service, locked: Tab) -> Tab:
 
 def noted(page: Page) -> Any:
     return page.evaluate("noted")
-
-
-def hide(page: Page) -> None:
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def test_a_new_contact_is_seen_and_heard_without_looking(guarded: Service, desk: Tab) -> None:

@@ -282,6 +282,7 @@ def test_what_draws_is_fetched_once_and_only_for_a_picture(tab: Tab) -> None:
 
 
 def test_a_long_period_is_not_read_at_each_poll(tab: Tab) -> None:
+    tab.deafen()  # it polls every two seconds then
     shows(tab, "30 days")
     tab.settle()
     before = sum("/stats/series" in url for url in tab.requests)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from crm.fields import ContactStatus, Reason
+from crm.fields import ContactStatus, DeliveryOutcome, EventType, Happened, Moved
 
 PAGE = Path(__file__).parents[2] / "crm/page"
 TEXTS = (PAGE / "text.js").read_text()
@@ -32,7 +32,15 @@ def test_all_that_is_said_in_english_is_said_in_russian_too_and_nothing_else() -
 
 def test_the_words_of_the_api_are_all_known() -> None:
     outcomes_and_reasons = {"inactive", "zero_weight"}
-    assert set(keys("WORDS")) == {*get_args(ContactStatus), *get_args(Reason), *outcomes_and_reasons}
+    words = {word for literal in (ContactStatus, Moved, EventType, DeliveryOutcome) for word in get_args(literal)}
+    assert set(keys("WORDS")) == words | outcomes_and_reasons
+    happened = (PAGE / "views/contact.js").read_text().partition("const HAPPENED = {")[2].partition("};")[0]
+    assert re.findall(r"(\w+): \(\)", happened) == [*get_args(Happened)]
+
+
+def test_the_page_hears_all_types_of_events() -> None:
+    types = (PAGE / "stream.js").read_text().partition("TYPES = [")[2].partition("]")[0]
+    assert re.findall(r'"(.+?)"', types) == [*get_args(EventType)]
 
 
 def test_a_text_has_the_same_values_in_both_languages() -> None:

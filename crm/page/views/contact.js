@@ -19,16 +19,19 @@ export function View({ answer: contact }) {
       <li key=${entry.id}><span class="quiet">${moment(entry.created_at)}</span><span class="wide">${explain(entry)}</span></li>`)}</ul>`;
 }
 
-/** A stored assignment in words: "Anna was drawn with 25 %; Boris was full, 10 of 10". */
+const HAPPENED = { started: () => t("Started"), closed: () => t("Closed"), overdue: () => t("Waits for too long"), unaccepted: () => t("Nobody accepted it") };
+
+/** A line of the history in words: "Distributed: Anna was drawn with 25 %; Boris was full, 10 of 10", "Started: Anna". */
 function explain({ reason, operator_id, candidates }) {
+  if (HAPPENED[reason]) return `${HAPPENED[reason]()}${operator_id === null ? "" : `: ${nameOf(operator_id)}`}.`;
   const left = candidates.filter(({ outcome }) => outcome === "chosen" || outcome === "not_drawn");
   const total = left.reduce((sum, { weight }) => sum + weight, 0);
-  const byHand = reason === "forced" || (reason === "manual" && !candidates.some(({ outcome }) => outcome === "excluded"));
+  const isNoDraw = reason === "forced" || reason === "sticky" || (reason === "manual" && !candidates.some(({ outcome }) => outcome === "excluded"));
   const seen = candidates.map(({ outcome, operator_id: id, weight, load, max_load }) => {
     const name = nameOf(id);
-    if (outcome === "chosen" && byHand) return t("{0} got it, at {1} of {2}", name, load, max_load);
+    if (outcome === "chosen" && isNoDraw) return t("{0} got it, at {1} of {2}", name, load, max_load);
     if (outcome === "chosen") return t("{0} was drawn with {1}, at {2} of {3}", name, share(weight, total), load, max_load);
-    if (outcome === "not_drawn") return byHand ? null : t("{0} was not drawn ({1})", name, share(weight, total));
+    if (outcome === "not_drawn") return isNoDraw ? null : t("{0} was not drawn ({1})", name, share(weight, total));
     if (outcome === "full") return t("{0} was full, {1} of {2}", name, load, max_load);
     if (outcome === "inactive") return t("{0} was off", name);
     return outcome === "zero_weight" ? t("{0} has weight 0", name) : t("{0} had it before", name);
