@@ -133,9 +133,7 @@ const add = ({ name, target, source_id, operator_id, language, with_lead, ...cho
   return call("POST", "subscriptions/", {
     name: name.trim() || null, target, types: types.length > 0 ? types : null, language, with_lead: Boolean(with_lead),
     source_id: Number(source_id) || null, operator_id: Number(operator_id) || null,
-  }).then(shown, (problem) => {
-    throw Object.assign(problem, { isBeside: Boolean(problem.fields?.target) });
-  });
+  }).then(shown);
 };
 
 const check = (name, text) => html`<label class="check"><input type="checkbox" name=${name} /> ${text}</label>`;
