@@ -274,6 +274,8 @@ def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> N
     expect(page.locator("main li")).to_have_count(50)
     page.get_by_role("button", name="Show more").click()
     expect(page.locator("main li")).to_have_count(60)
+    page.locator("main li").last.scroll_into_view_if_needed()
+    expect(page.locator("main li").last).to_contain_text("№ 1 ·")  # it is drawn when it comes in sight
 
 
 def test_a_lead_is_found_with_its_contacts_of_all_sources(service: Service, tab: Tab) -> None:
