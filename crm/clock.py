@@ -31,7 +31,7 @@ async def keep_time(database: Database, overdue_after: timedelta) -> None:
     while overdue_after:
         await asyncio.sleep(EVERY)
         try:
-            if await database.look(is_due):
+            while await database.look(is_due):
                 await database.write(do)
         except Exception as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)

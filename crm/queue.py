@@ -67,12 +67,13 @@ def is_any_overdue(connection: Connection, before: datetime) -> bool:
 
 
 def tell_overdue(connection: Connection, before: datetime) -> None:
-    """Writes into the history which contacts have waited since before that moment, once for each contact."""
+    """Writes into the history which contacts have waited since before that moment, once for each contact: of the first
+    500, so that others can write in between."""
     now = utcnow()
-    while overdue := connection.execute(OVERDUE, {"before": before}).all():
-        if lines := [line(contact.id, None, "overdue", now) for contact in overdue if not contact.was_overdue]:
-            connection.execute(ADD_ASSIGNMENT, lines)
-        connection.execute(SEEN, {"ids": [contact.id for contact in overdue]})
+    overdue = connection.execute(OVERDUE, {"before": before}).all()
+    if lines := [line(contact.id, None, "overdue", now) for contact in overdue if not contact.was_overdue]:
+        connection.execute(ADD_ASSIGNMENT, lines)
+    connection.execute(SEEN, {"ids": [contact.id for contact in overdue]})
 
 
 class Distributor:

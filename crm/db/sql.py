@@ -128,8 +128,8 @@ def span_table(connection: Connection, spans: Sequence[tuple[datetime, datetime]
 
     To look up each in an index by time is far faster than to compute for each row where it belongs, and exact.
     """
-    stored = "%Y-%m-%d %H:%M:%S.%f" if connection.dialect.name == "sqlite" else "%Y-%m-%d %H:%M:%S.%f+00"
-    texts = [[f"{moment:{stored}}" for moment in span] for span in spans]
+    zone = "" if connection.dialect.name == "sqlite" else "+00"
+    texts = [[moment.replace(tzinfo=None).isoformat(" ", "microseconds") + zone for moment in span] for span in spans]
     statement = text(SPANS[connection.dialect.name]).bindparams(spans=json.dumps(texts))
     return statement.columns(nth=Integer, since=UTCDateTime, until=UTCDateTime).cte("spans")
 

@@ -147,7 +147,8 @@ class Feed:
     def start(self) -> None:
         """In the event loop."""
         self._loop, self._wanted = asyncio.get_running_loop(), asyncio.Event()
-        self._next: asyncio.Future[None] = self._loop.create_future()  # of the look that comes next
+        self._next: asyncio.Future[None] = self._loop.create_future()  # of the look that begins next
+        self._seen: asyncio.Future[None] = self._loop.create_future()  # of whichever look ends next
         self._task = asyncio.create_task(self._run())
         self._database.after_commit = self._look_if_followed
 
@@ -198,7 +199,7 @@ class Feed:
                     if not is_follower:
                         self._followers, is_follower = self._followers + 1, True
                         self._wanted.set()  # from now on again and again
-                    await asyncio.wait([self._next], timeout=deadline - self._loop.time())
+                    await asyncio.wait([self._seen], timeout=deadline - self._loop.time())
         finally:
             self._followers -= is_follower
 
@@ -232,6 +233,8 @@ class Feed:
                 try:
                     await self._look()
                     look.set_result(None)
+                    self._seen.set_result(None)
+                    self._seen = self._loop.create_future()
                     is_well = True
                 except Exception as error:  # who waits for it is told, who follows waits on
                     if is_well:
@@ -243,6 +246,7 @@ class Feed:
         finally:
             look.cancel()
             self._next.cancel()
+            self._seen.cancel()
 
     async def _look(self) -> None:
         before, head = self._head, await self._database.settled(self._head)

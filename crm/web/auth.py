@@ -19,6 +19,7 @@ from fastapi import Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader
 from sqlalchemy import bindparam, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 from token_bucket import Limiter, MemoryStorage
@@ -219,10 +220,10 @@ class Authentication(APIKeyHeader):
         request.scope.pop("caller", None)
         try:
             await self(request)
-        except TooManyRequests:
-            return True
-        except DomainError:
-            return False
+        except DomainError as error:
+            return isinstance(error, TooManyRequests)
+        except SQLAlchemyError:
+            return True  # the database is away: nobody knows better, and it is asked again soon
         return True
 
 
