@@ -192,6 +192,8 @@ def test_nothing_to_count_is_no_error(api: Api) -> None:
             for until in (BEGIN, BEGIN - timedelta(days=9)):
                 assert values(ask(api, measure, "hour", BEGIN, until=until, **of)) == {name: [] for name in names}
     assert values(ask(api, "load", "hour", BEGIN, until=BEGIN + timedelta(hours=2)))["load"] == [0, None]
+    for year in (1, 32, 999):  # fewer than four digits
+        assert values(ask(api, "contacts", "day", BEGIN.replace(year=year), until=BEGIN.replace(year=year, day=28)))
 
 
 @pytest.mark.usefixtures("clock")
