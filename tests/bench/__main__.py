@@ -26,6 +26,7 @@ from sqlalchemy import create_engine
 
 from crm.models import ContactCreate, ContactPublic, LeadPublic, OperatorRef, SourceRef
 from tests.bench.history import SOURCES, add_history, add_team
+from tests.bench.told import open_streams, webhook
 from tests.postgres import Proxy, Server
 from tests.service import Service, serving
 
@@ -244,6 +245,10 @@ def bench(url: str, seconds: int, history: int, bare_result: Result, workers: in
     print(f"rate with 50 open pages / without: {pages.rate / empty.rate:.2f}")
     keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
     print(f"rate with keys / without: {keys.rate / empty.rate:.2f}")
+    streams = measure("registration, 10 streams open", url, seconds, bare_result, workers, streams=10)
+    print(f"rate with 10 streams / without: {streams.rate / empty.rate:.2f}")
+    told = measure("registration, each told by a webhook", url, seconds, bare_result, workers, with_webhook=True)
+    print(f"rate with a webhook / without: {told.rate / empty.rate:.2f}")
     add_history(url, history)
     full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")
@@ -263,18 +268,24 @@ def bench_postgres(server: Server, seconds: int, history: int, bare_result: Resu
 
 
 def measure(
-    label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False, pages: int = 0
-) -> Result:
+    label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False, pages: int = 0,
+    streams: int = 0, with_webhook: bool = False,
+) -> Result:  # fmt: skip
     environment = {"CRM_ADMIN_KEY": "the key of the benchmark", "CRM_RATE_LIMIT": "1000000"} if with_keys else {}
+    environment |= {"CRM_WEBHOOK_ALLOW": "127.0.0.0/8"} if with_webhook else {}
     with serving(url, workers=workers, **environment) as service:
         service.headers = {"X-API-Key": environment.get("CRM_ADMIN_KEY", "")}
         if not service.call("GET", "/operators/"):
             add_team(service.call)
         bodies = [{"role": "source", "source_id": number, "name": "bot"} for number in range(1, SOURCES + 1)]
         keys = [service.call("POST", "/keys/", body)["key"] for body in bodies] if with_keys else []
-        with closing_contacts(url), open_pages(service, pages):
+        telling = webhook(service) if with_webhook else open_streams(service, streams)
+        with closing_contacts(url), open_pages(service, pages), telling as came:
             wrk(service.port, 2, keys)
             result = wrk(service.port, seconds, keys)
+            told = sum(came)
+        if told:
+            print(f"told meanwhile: {told:,} {'webhooks' if with_webhook else 'bytes'}")
         report(label, result, bare_result, service)
     return result
 
