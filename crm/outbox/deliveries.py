@@ -70,9 +70,9 @@ def after_failed_sending(row: Any, failed: Failed) -> dict[str, Any]:
 
 def add_deliveries(connection: Connection, subscription_id: int, deliveries: Iterable[dict[str, Any]]) -> None:
     fixed = {"subscription_id": subscription_id, "kind": "events", "created_at": utcnow()}
-    for delivery in deliveries:
-        row = {**fixed, "status": None, "error": None, "seconds": None, **delivery}
-        connection.execute(insert(Delivery).inline(), row)
+    rows = [{**fixed, "status": None, "error": None, "seconds": None, **delivery} for delivery in deliveries]
+    connection.execute(insert(Delivery).inline(), rows)
+    for row in rows:
         told = {name: row[name] for name in ("subscription_id", "kind", "event_id", "outcome", "status")}
         note(connection, "delivery", **told)
 
