@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0  # seconds: for what was changed in other processes, and for what is due
 WRITE_EVERY = 0.2  # seconds, while one event after another is delivered
 PAGE, AT_ONCE, AT_ONCE_AGAIN = 100, 100, 20  # events; subscriptions; those of which the last try failed
+WRITES = 2  # at once: PostgreSQL begins one while it does the other, SQLite commits them together
 MOVE_AFTER = 1000  # ids without anything for a subscription, until its cursor is written all the same
 TO_STOP = 3.0  # seconds for what is under way
 KEPT = timedelta(days=30)  # the log of deliveries
@@ -65,7 +66,7 @@ class Sender:
     def start(self) -> None:
         self._wake, self._is_stopping = asyncio.Event(), False
         self._free, self._free_again = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE_AGAIN)
-        self._writing = asyncio.Lock()
+        self._writing = asyncio.Semaphore(WRITES)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -196,7 +197,7 @@ class Sender:
                 raise LeaseLost
             return work(connection)
 
-        async with self._writing:  # they would wait for the lease's row, each on a connection that others need
+        async with self._writing:  # the others would wait for the lease's row, each on a connection of the few
             begin = time.monotonic()
             result = await self._database.execute(write)
             self._held_until = begin + lease.SECONDS
