@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import func
+from sqlalchemy.orm import aliased
 from sqlmodel import Field, Session, col, select
 from starlette.exceptions import HTTPException
 
@@ -23,6 +23,7 @@ from crm.web.deps import Page, PathId, Service, ServiceDep, SessionDep, Write, w
 
 router = APIRouter(prefix="/subscriptions", tags=["Subscriptions"])
 T = TypeVar("T")
+Newest = aliased(Delivery)
 BOTH_SIGN = timedelta(hours=24)
 
 
@@ -73,8 +74,10 @@ class SubscriptionSecret(SubscriptionPublic):
 
 
 def answers(session: Session, rows: list[Subscription]) -> list[SubscriptionPublic]:
-    newest = select(func.max(Delivery.id)).where(col(Delivery.subscription_id).in_([row.id for row in rows]))
-    last = select(Delivery).where(col(Delivery.id).in_(newest.group_by(col(Delivery.subscription_id))))
+    of_one = select(Newest.id).where(Newest.subscription_id == Subscription.id).order_by(col(Newest.id).desc())
+    newest = of_one.limit(1).correlate(Subscription).scalar_subquery()  # so each is one look into an index
+    last = select(Delivery).join(Subscription, col(Delivery.id) == newest)
+    last = last.where(col(Subscription.id).in_([row.id for row in rows]))
     deliveries = {delivery.subscription_id: delivery for delivery in session.exec(last)}
     return [SubscriptionPublic.model_validate(public(row, deliveries.get(row.id))) for row in rows]
 
@@ -97,7 +100,9 @@ async def check_target(target: str, allow: str | None) -> None:
     try:
         if is_webhook(target):
             webhooks.check_url(target, allow)
-        elif "://" in target and not people.IS_INSTALLED:
+        elif "://" not in target:
+            raise ValueError("must be a URL: https://..., or one of apprise, such as tgram://BOT_TOKEN/CHAT_ID")
+        elif not people.IS_INSTALLED:
             raise HTTPException(501, "messages to people need apprise: pip install -e '.[notify]'")
         else:
             await run_in_threadpool(people.check_url, target)
@@ -219,7 +224,7 @@ async def skip_event(subscription_id: PathId, service: ServiceDep) -> Subscripti
             raise Conflict(f"subscription {row.id} is not held up by an event")
         skipped = {"event_id": row.blocked_by, "events": 1, "attempt": row.attempts, "outcome": "skipped"}
         add_deliveries(session.connection(), row.id, [skipped])
-        row.sqlmodel_update({**SUCCESS, "cursor": row.blocked_by})
+        row.sqlmodel_update({**SUCCESS, "cursor": max(row.cursor, row.blocked_by)})
         session.flush()
         return answers(session, [row])[0]
 

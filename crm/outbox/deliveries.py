@@ -27,6 +27,12 @@ def wanted_by(row: Any) -> Wanted:
     return Wanted(types and frozenset(types), row.source_id, row.operator_id)
 
 
+def secrets_of(row: Any) -> list[str]:
+    """With which it is signed: for a day after a change with both."""
+    is_both = row.old_secret is not None and row.old_secret_until > utcnow()
+    return [row.secret, *([row.old_secret] if is_both else [])]
+
+
 async def timed(sending: Awaitable[int | None]) -> dict[str, Any]:
     """What is logged of a success."""
     begin = time.perf_counter()
@@ -50,11 +56,23 @@ def after_failure(row: Any, event_id: int, failed: Failed) -> tuple[dict[str, An
     return {**failure, "next_attempt_at": utcnow() + timedelta(seconds=wait)}, "failed"
 
 
+def is_ripe(row: Any) -> bool:
+    """Of what is `waiting`: a notice that failed waits as an event does, from when it was made."""
+    return bool(row.created_at + timedelta(seconds=sum(RETRIES[: row.attempt - 1])) <= utcnow())
+
+
+def after_failed_sending(row: Any, failed: Failed) -> dict[str, Any]:
+    """What becomes of a test, which is sent once, or of a notice."""
+    if row.kind == "notice" and row.attempt < FINAL_TRIES:
+        return {**described(failed), "attempt": row.attempt + 1}
+    return {**described(failed), "outcome": "failed"}
+
+
 def add_deliveries(connection: Connection, subscription_id: int, deliveries: Iterable[dict[str, Any]]) -> None:
     fixed = {"subscription_id": subscription_id, "kind": "events", "created_at": utcnow()}
-    for delivery in deliveries:
-        row = {**fixed, "status": None, "error": None, "seconds": None, **delivery}
-        connection.execute(insert(Delivery).inline(), row)
+    rows = [{**fixed, "status": None, "error": None, "seconds": None, **delivery} for delivery in deliveries]
+    connection.execute(insert(Delivery).inline(), rows)
+    for row in rows:
         told = {name: row[name] for name in ("subscription_id", "kind", "event_id", "outcome", "status")}
         note(connection, "delivery", **told)
 

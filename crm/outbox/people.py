@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -14,22 +15,23 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlmodel import col
 
-from crm.fields import utcnow
+from crm.fields import Language, utcnow
 from crm.models import Contact, Lead, LeadIdentifier, Source
 from crm.outbox.feed import ContactEvent
-from crm.outbox.tables import Subscription
+from crm.outbox.tables import Delivery, Subscription
 from crm.outbox.webhooks import Failed
 
 TIMEOUT = 30  # seconds
+THREADS = 8
 TOO_OLD = timedelta(hours=1)  # what happened before is no news
 ALERTS_EVERY = timedelta(minutes=10)
 LINES, MESSAGE = 10, 200  # at most: of one message; characters of what the lead wrote
 # Told unless the subscription names its types; the others ask nobody to do anything.
 TYPES = ("contact.assigned", "contact.queued", "contact.overdue", "contact.unaccepted")
 ALERTS = {"contact.queued", "contact.overdue"}
-# They reach what an operator of the service does not mean: any address at all, or the desktop of the server.
-REFUSED = {"json", "jsons", "xml", "xmls", "form", "forms", "apprise", "apprises", "syslog", "blink1", "growl"}
-REFUSED |= {"dbus", "qt", "kde", "glib", "gio", "gnome", "macosx", "windows", "http", "https"}
+# Programs get signed webhooks; the rest act on the server itself: its desktop and its log, or (the last two) its files.
+REFUSED = {"http", "https", "json", "jsons", "xml", "xmls", "form", "forms", "apprise", "apprises", "growl"}
+REFUSED |= {"dbus", "qt", "kde", "glib", "gio", "gnome", "macosx", "windows", "syslog", "blink1", "fcm", "vapid"}
 IS_INSTALLED = find_spec("apprise") is not None
 
 TEXTS = {
@@ -60,8 +62,6 @@ TEXTS = {
         "no name": "без названия",
     },
 }
-# A few threads of their own: a service that hangs must not keep those that read the database.
-_threads = ThreadPoolExecutor(8, "people")
 
 
 def check_url(target: str) -> None:
@@ -87,19 +87,34 @@ def _service(target: str) -> Any:
     return service
 
 
-async def send(target: str, text: str) -> None:
-    """Raises Failed. Who does not answer in time may still get it."""
-    running = asyncio.get_running_loop().run_in_executor(_threads, _send, target, text)
-    running.add_done_callback(lambda done: done.exception())  # nobody else may look, and asyncio would log its words
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            is_sent = await asyncio.shield(running)
-    except TimeoutError:
-        raise Failed(f"no answer within {TIMEOUT} seconds") from None
-    except Exception as error:  # of any of a hundred plugins
-        raise Failed(f"the service failed: {type(error).__name__}") from None
-    if not is_sent:
-        raise Failed("the service can't be reached, or refused it")
+class People:
+    """Sends messages, in threads of their own: a service that hangs must not keep those that read the database."""
+
+    def __init__(self) -> None:
+        self._threads, self._free = ThreadPoolExecutor(THREADS, "people"), asyncio.Semaphore(THREADS)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def send(self, target: str, text: str) -> None:
+        """Raises Failed. Who does not answer in time may still get it."""
+        await self._free.acquire()  # outside the time-out: what is handed over is sent, whoever waits for it
+        running, loop = self._threads.submit(_send, target, text), asyncio.get_running_loop()
+
+        def end(_: Any) -> None:
+            with suppress(RuntimeError):  # the service has stopped meanwhile, and its loop is closed
+                loop.call_soon_threadsafe(self._free.release)
+
+        running.add_done_callback(end)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                is_sent = await asyncio.wrap_future(running)
+        except TimeoutError:
+            raise Failed(f"no answer within {TIMEOUT} seconds") from None
+        except Exception as error:  # of any of a hundred plugins
+            raise Failed(f"the service failed: {type(error).__name__}") from None
+        if not is_sent:
+            raise Failed("the service can't be reached, or refused it")
 
 
 def _send(target: str, text: str) -> bool:
@@ -138,6 +153,15 @@ def compose(
     if len(events) > LINES:
         lines.append(texts["more"].format(more=len(events) - LINES))
     return "\n".join(lines)
+
+
+def text_of(connection: Connection, row: Delivery, language: Language) -> str:
+    """Of a test, or a notice."""
+    texts = TEXTS[language]
+    if row.kind == "test":
+        return texts["test"]
+    name = connection.execute(select(col(Subscription.name)).where(col(Subscription.id) == row.about_id)).scalar()
+    return texts["notice"].format(id=row.about_id, name=name or texts["no name"])
 
 
 def _about(contact_ids: list[int]) -> Any:

@@ -10,8 +10,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +22,19 @@ from crm.db.base import Database
 from crm.events import note
 from crm.fields import utcnow
 from crm.outbox import lease, people
-from crm.outbox.deliveries import SUCCESS, add_deliveries, after_failure, described, switch_off, timed, wanted_by
-from crm.outbox.feed import ContactEvent, Feed
+from crm.outbox.deliveries import (
+    SUCCESS,
+    add_deliveries,
+    after_failed_sending,
+    after_failure,
+    described,
+    is_ripe,
+    secrets_of,
+    switch_off,
+    timed,
+    wanted_by,
+)
+from crm.outbox.feed import ContactEvent, Feed, Wanted
 from crm.outbox.lease import SUBSCRIPTION, LeaseLost, State, take_lease
 from crm.outbox.tables import IS_WAITING, Delivery, Lease, Subscription
 from crm.outbox.webhooks import Failed, Message, Webhooks, message_of_test
@@ -33,10 +44,11 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0  # seconds: for what was changed in other processes, and for what is due
 WRITE_EVERY = 0.2  # seconds, while one event after another is delivered
 PAGE, AT_ONCE, AT_ONCE_AGAIN = 100, 100, 20  # events; subscriptions; those of which the last try failed
+WRITES = 2  # at once: PostgreSQL begins one while it does the other, SQLite commits them together
 MOVE_AFTER = 1000  # ids without anything for a subscription, until its cursor is written all the same
 TO_STOP = 3.0  # seconds for what is under way
 KEPT = timedelta(days=30)  # the log of deliveries
-PRUNE_EVERY = 3600  # seconds
+PRUNE_EVERY, PRUNED_AT_ONCE = 3600, 1000  # seconds; deliveries, so that others may write in between
 
 
 class Sender:
@@ -44,16 +56,17 @@ class Sender:
 
     def __init__(self, database: Database, feed: Feed, webhook_allow: str | None, public_url: str | None) -> None:
         self._database, self._feed, self._public_url = database, feed, public_url
-        self._webhooks = Webhooks(webhook_allow)
+        self._webhooks, self._people = Webhooks(webhook_allow), people.People()
         self._me, self._held_until = f"{os.getpid()}-{secrets.token_hex(8)}", 0.0  # of the monotonic clock
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # what is under way, by kind and id
-        self._positions: dict[int, tuple[int, int]] = {}  # of a cursor: up to where there is nothing for it
+        self._positions: dict[int, tuple[int, Wanted, int]] = {}  # of a cursor: up to where nothing is wanted
         self._follower: asyncio.Task[None] | None = None
         self._pruned_at = -float(PRUNE_EVERY)
 
     def start(self) -> None:
         self._wake, self._is_stopping = asyncio.Event(), False
         self._free, self._free_again = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE_AGAIN)
+        self._writing = asyncio.Semaphore(WRITES)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -73,6 +86,7 @@ class Sender:
                 end = update(Lease).where(col(Lease.holder) == self._me).values(until=0)
                 await self._database.execute(lambda connection: connection.execute(end))
         await self._webhooks.close()
+        self._people.close()
 
     def look(self) -> None:
         """Now, for a subscription was changed."""
@@ -102,7 +116,7 @@ class Sender:
         if not state.is_free:
             return
         due = [row for row in state.active if ("tell", row.id) not in busy and await self._is_due(row)]
-        waiting = [each for each in state.waiting if ("send", each[0].id) not in busy]
+        waiting = [each for each in state.waiting if ("send", each[0].id) not in busy and is_ripe(each[0])]
         if (due or waiting or self._tasks) and time.monotonic() > self._held_until - lease.SECONDS * 2 / 3:
             await self._write(lambda _: None, is_held=bool(self._tasks))
         for row in due:
@@ -110,9 +124,11 @@ class Sender:
         for row, subscription in waiting:
             self._begin("send", row.id, self._send_waiting, row, subscription)
         if self._tasks and time.monotonic() - self._pruned_at > PRUNE_EVERY:
-            self._pruned_at = time.monotonic()
-            old = delete(Delivery).where(col(Delivery.created_at) < utcnow() - KEPT)
-            await self._write(lambda connection: connection.execute(old))
+            old = select(col(Delivery.id)).where(col(Delivery.created_at) < utcnow() - KEPT)
+            oldest = old.order_by(col(Delivery.created_at)).limit(PRUNED_AT_ONCE)
+            prune = delete(Delivery).where(col(Delivery.id).in_(oldest))
+            if await self._write(lambda connection: connection.execute(prune).rowcount) < PRUNED_AT_ONCE:
+                self._pruned_at = time.monotonic()
 
     async def _follow(self, is_wanted: bool) -> None:
         """While there are subscriptions, the feed says when to look."""
@@ -133,13 +149,14 @@ class Sender:
         """Whether there is something for it now; remembers where there is not."""
         if row.next_attempt_at is not None and row.next_attempt_at > utcnow():
             return False
-        cursor, position = self._positions.get(row.id, (row.cursor, row.cursor))
-        position = position if cursor == row.cursor else row.cursor
+        wanted = wanted_by(row)
+        *of, position = self._positions.get(row.id, (None, None, 0))
+        position = position if of == [row.cursor, wanted] else row.cursor
         while True:
-            events, after = await self._feed.read(position, wanted_by(row), PAGE)
+            events, after = await self._feed.read(position, wanted, PAGE)
             if events or after - row.cursor > MOVE_AFTER:
                 return True
-            self._positions[row.id] = row.cursor, after
+            self._positions[row.id] = row.cursor, wanted, after
             if after == position:
                 return False
             position = after
@@ -155,6 +172,7 @@ class Sender:
                 self._drop()
             except Exception as error:
                 log.warning("what was sent was not written: %s", type(error).__name__, extra={"fields": {kind: id_}})
+                self._held_until = 0  # nothing is sent again before the lease could be written
                 await asyncio.sleep(LOOK_EVERY)
 
         def end(_: asyncio.Task[None]) -> None:
@@ -179,15 +197,26 @@ class Sender:
                 raise LeaseLost
             return work(connection)
 
-        begin = time.monotonic()
-        result = await self._database.execute(write)
-        self._held_until = begin + lease.SECONDS
-        return result
+        async with self._writing:  # the others would wait for the lease's row, each on a connection of the few
+            begin = time.monotonic()
+            result = await self._database.execute(write)
+            self._held_until = begin + lease.SECONDS
+            return result
+
+    @asynccontextmanager
+    async def _place(self, free: asyncio.Semaphore, row: Any) -> AsyncGenerator[Any]:
+        """Waits for one; the subscription as it is then, None if it is gone."""
+        has_to_wait = free.locked()
+        async with free:
+            if has_to_wait:
+                now = select(*SUBSCRIPTION).where(col(Subscription.id) == row.id)
+                row = await self._database.look(lambda connection: connection.execute(now).one_or_none())
+            yield row
 
     async def _tell(self, row: Any) -> None:
         """Sends to one subscription until there is nothing more for it, or it has to wait."""
         send = self._send_message if row.secret is None else self._send_webhooks
-        async with self._free_again if row.attempts else self._free:
+        async with self._place(self._free_again if row.attempts else self._free, row) as row:
             while row is not None and row.is_active and self._is_held() and not self._is_stopping:
                 if row.next_attempt_at is not None and row.next_attempt_at > utcnow():
                     return
@@ -222,11 +251,11 @@ class Sender:
         """All that waits, in one; the row as it is then."""
         shown = people.of_interest(row, events)
         if not shown:
-            return await self._record(row, {"cursor": after}, [])
+            return await self._record(row, {"cursor": after, "next_attempt_at": None, "blocked_by": None}, [])
         text = await self._database.look(lambda connection: people.compose(connection, row, shown, self._public_url))
         delivery = {"event_id": shown[-1].id, "events": len(shown), "attempt": row.attempts + 1}
         try:
-            delivery |= await timed(people.send(row.target, text))
+            delivery |= await timed(self._people.send(row.target, text))
         except Failed as failed:
             changes, outcome = after_failure(row, shown[0].id, failed)
             return await self._record(row, changes, [{**delivery, **described(failed), "outcome": outcome}])
@@ -235,7 +264,7 @@ class Sender:
 
     async def _record(self, row: Any, changes: dict[str, Any], deliveries: list[dict[str, Any]]) -> Any:
         """Moves the subscription on, unless somebody changed where it stands, and logs; the row as it is then."""
-        same = [col(Subscription.cursor) == row.cursor, col(Subscription.attempts) == row.attempts]
+        same = [getattr(Subscription, name) == getattr(row, name) for name in ("cursor", "attempts", "target")]
         move = update(Subscription).where(col(Subscription.id) == row.id, *same).values(changes)
 
         def work(connection: Connection) -> Any:
@@ -252,34 +281,24 @@ class Sender:
 
     async def _send_waiting(self, row: Any, subscription: Any) -> None:
         """A test, or a notice."""
-        async with self._free:
+        async with self._place(self._free, subscription) as subscription:
+            if subscription is None:
+                return
             try:
                 if subscription.secret is None:
-                    result = await timed(people.send(subscription.target, await self._text_of(row, subscription)))
+                    language = subscription.language
+                    text = await self._database.look(lambda connection: people.text_of(connection, row, language))
+                    result = await timed(self._people.send(subscription.target, text))
                 else:
                     message = message_of_test(row.id, row.created_at)
                     result = await timed(self._webhooks.send(subscription.target, message, secrets_of(subscription)))
             except Failed as failed:
-                result = {**described(failed), "outcome": "failed"}
-        done = update(Delivery).where(col(Delivery.id) == row.id, IS_WAITING).values(result)
+                result = after_failed_sending(row, failed)
+        done = update(Delivery).where(col(Delivery.id) == row.id, IS_WAITING).values({"error": None, **result})
 
         def work(connection: Connection) -> None:
             connection.execute(done)
             told = {"subscription_id": row.subscription_id, "kind": row.kind, "event_id": None}
-            note(connection, "delivery", **told, outcome=result["outcome"], status=result.get("status"))
+            note(connection, "delivery", **told, outcome=result.get("outcome", "failed"), status=result.get("status"))
 
         await self._write(work)
-
-    async def _text_of(self, row: Any, subscription: Any) -> str:
-        texts = people.TEXTS[subscription.language]
-        if row.kind == "test":
-            return texts["test"]
-        about = select(col(Subscription.name)).where(col(Subscription.id) == row.about_id)
-        name = await self._database.look(lambda connection: connection.execute(about).scalar())
-        return texts["notice"].format(id=row.about_id, name=name or texts["no name"])
-
-
-def secrets_of(row: Any) -> list[str]:
-    """With which it is signed: for a day after a change with both."""
-    is_both = row.old_secret is not None and row.old_secret_until > utcnow()
-    return [row.secret, *([row.old_secret] if is_both else [])]

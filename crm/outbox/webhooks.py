@@ -11,10 +11,11 @@ import secrets
 import socket
 import ssl
 from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
@@ -26,6 +27,7 @@ from crm.fields import utcnow
 from crm.settings import networks
 
 TIMEOUT = 15  # seconds for all of it: the look-up of the name, the connection, the answer
+LOOKUPS = 120  # threads, one for each subscription that is told at once
 MAX_ANSWER = 16 * 1024  # bytes that are read of an answer, of which only the status counts
 NAT64, GLOBAL = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 FINAL = {status for status in range(400, 500) if status not in (408, 425, 429)}  # the same request would fail again
@@ -96,41 +98,43 @@ def _split(target: str) -> SplitResult:
         _ = url.port
     except ValueError:
         raise ValueError("is not a URL") from None
-    if not url.hostname or url.fragment or len(url.hostname) > 253 or ".." in url.hostname:
+    labels = (url.hostname or "").removesuffix(".").split(".")
+    if url.fragment or len(".".join(labels)) > 253 or not all(1 <= len(label) <= 63 for label in labels):
         raise ValueError("must be a URL with a host, and without a fragment")
     return url
 
 
 def mask(target: str) -> str:
-    """Without what may be secret in it: user, password and query."""
+    """Without what may be secret in it: user, password, path (the whole secret of Slack and Discord) and query."""
     url = urlsplit(target)
     host = url.netloc.rpartition("@")[2]
     user, query = "****@" if "@" in url.netloc else "", "?****" if url.query else ""
-    return f"{url.scheme}://{user}{host}{url.path}{query}"
+    return f"{url.scheme}://{user}{host}{'/****' if len(url.path) > 1 else url.path}{query}"
 
 
 class Guard(httpcore2.AnyIOBackend):
     """Connects only to addresses that are allowed: those that the name has at this moment."""
 
-    def __init__(self, allow: str | None, is_secure: bool) -> None:
-        self._allow, self._is_secure = allow, is_secure
+    def __init__(self, allow: str | None, is_secure: bool, lookups: Executor) -> None:
+        self._allow, self._is_secure, self._lookups = allow, is_secure, lookups
 
     async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
         except OSError:
             raise Failed("its name can't be looked up") from None
         addresses = [ip_address(entry[4][0]) for entry in found]
         allowed = [one for one in addresses if is_allowed(one, self._allow, self._is_secure)]
         if not allowed:
             raise Failed("its address is not a public one, nor in a network of CRM_WEBHOOK_ALLOW")
-        error: Exception | None = None
+        error: httpcore2.NetworkError
         for address in allowed[:4]:
             try:
                 return await super().connect_tcp(str(address), port, *args, **options)
             except httpcore2.NetworkError as failed:
                 error = failed
-        raise error or Failed("it has no address")
+        raise error
 
 
 @cache
@@ -144,26 +148,42 @@ class Webhooks:
 
     def __init__(self, allow: str | None) -> None:
         self._allow = allow
+        # Threads of their own: a look-up that hangs must not keep those that read the database.
+        self._lookups = ThreadPoolExecutor(LOOKUPS, "names")
         self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
 
     async def close(self) -> None:
         for pool in self._pools.values():
             await pool.aclose()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     def _pool(self, scheme: str) -> httpcore2.AsyncConnectionPool:
         if scheme not in self._pools:
             is_secure = scheme == "https"
             self._pools[scheme] = httpcore2.AsyncConnectionPool(
                 ssl_context=tls_context() if is_secure else None,
-                network_backend=Guard(self._allow, is_secure),
+                network_backend=Guard(self._allow, is_secure, self._lookups),
                 max_connections=None,
                 keepalive_expiry=3,  # seconds: many receivers close after five, and in that moment it would fail
             )
         return self._pools[scheme]
 
     async def send(self, target: str, message: Message, secrets: Iterable[str]) -> int:
-        """The status, 2xx. Raises Failed."""
-        url, now = _split(target), utcnow()
+        """The status, 2xx. Raises Failed, whatever went wrong: what is not recorded would be sent again for ever."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._post(_split(target), message, secrets)
+        except Failed:
+            raise
+        except TimeoutError:
+            raise Failed(f"no answer within {TIMEOUT} seconds") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
+            raise Failed(f"the connection failed: {type(error).__name__}") from None
+        except Exception as error:
+            raise Failed(f"failed: {type(error).__name__}") from None
+
+    async def _post(self, url: SplitResult, message: Message, secrets: Iterable[str]) -> int:
+        now = utcnow()
         signatures = (Webhook(secret).sign(message.id, now, message.body) for secret in secrets)
         headers: dict[str | bytes, str | bytes] = {
             "Content-Type": "application/json",
@@ -175,18 +195,10 @@ class Webhooks:
         if url.username is not None:
             user = unquote_to_bytes(url.netloc.rpartition("@")[0])
             headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return await self._post(url, headers, message.body)
-        except TimeoutError:
-            raise Failed(f"no answer within {TIMEOUT} seconds") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            raise Failed(f"the connection failed: {type(error).__name__}") from None
-
-    async def _post(self, url: SplitResult, headers: dict[str | bytes, str | bytes], body: str) -> int:
         host, query = url.netloc.rpartition("@")[2], f"?{url.query}" if url.query else ""
         address = f"{url.scheme}://{host}{url.path or '/'}{query}"
-        async with self._pool(url.scheme).stream("POST", address, headers=headers, content=body.encode()) as answer:
+        content = message.body.encode()
+        async with self._pool(url.scheme).stream("POST", address, headers=headers, content=content) as answer:
             if not 200 <= answer.status < 300:
                 retry_after = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
                 raise Failed(f"answered {answer.status}", answer.status, _seconds(retry_after.decode("latin-1")))
@@ -211,7 +223,7 @@ def _seconds(retry_after: str) -> float:
         return float(retry_after[:9])
     try:
         return max(0.0, (parsedate_to_datetime(retry_after).astimezone(UTC) - utcnow()).total_seconds())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 

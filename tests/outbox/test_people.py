@@ -144,6 +144,20 @@ def test_what_is_older_than_an_hour_is_left_out(
     assert mailbox.texts(1)[0].startswith("Contact 2 from Shop waits")
 
 
+def test_an_event_that_failed_and_grew_too_old_holds_up_nothing(
+    told: Api, shop: int, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "RETRIES", (1,) * 9)
+    subscribe(told, mailbox.url())
+    mailbox.answer = "451 later"
+    told.contact(shop)
+    until(lambda: told.get("/subscriptions/1")["blocked_by"], lambda event_id: event_id == 1)
+    real = utcnow
+    monkeypatch.setattr(people, "utcnow", lambda: real() + timedelta(minutes=61))
+    state = until(lambda: told.get("/subscriptions/1"), lambda state: state["cursor"] == 1)
+    assert (state["blocked_by"], state["next_attempt_at"]) == (None, None)
+
+
 def test_people_are_not_told_of_each_step_unless_they_ask_for_it(told: Api, shop: int, mailbox: Mailbox) -> None:
     subscribe(told, mailbox.url())
     subscribe(told, mailbox.url("all@team.example"), types=["contact.started", "contact.closed"])
@@ -156,16 +170,22 @@ def test_people_are_not_told_of_each_step_unless_they_ask_for_it(told: Api, shop
 
 
 def test_the_team_is_told_that_a_subscription_was_switched_off(
-    told: Api, shop: int, mailbox: Mailbox, receiver: Receiver
+    told: Api, shop: int, mailbox: Mailbox, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also if that does not succeed at once."""
+    monkeypatch.setattr(deliveries, "RETRIES", (1,) * 9)
     subscribe(told, mailbox.url(), types=["contact.overdue"])
     subscribe(told, mailbox.url("anna@team.example"), operator_id=1, types=["contact.overdue"])
     subscribe(told, receiver.url, name="our CRM")
     receiver.always = Answer(410)
+    mailbox.answer = "451 later"
     told.contact(shop)
+    [entry] = until(lambda: log_of(told), lambda log: log and log[0]["error"])
+    assert (entry["outcome"], entry["attempt"]) == ("waiting", 2)
+    mailbox.answer = "250 OK"
     assert mailbox.texts(1) == ["Subscription 3 (our CRM) was switched off: its messages can't be delivered."]
     [entry] = until(lambda: log_of(told), lambda log: log and log[0]["outcome"] != "waiting")
-    assert (entry["kind"], entry["outcome"]) == ("notice", "delivered")
+    assert (entry["kind"], entry["outcome"], entry["error"]) == ("notice", "delivered", None)
     assert log_of(told, 2) == []
 
 
@@ -201,6 +221,7 @@ def test_telegram_gets_plain_text_and_no_log_or_answer_shows_the_token(
     "target",
     [
         *("json://127.0.0.1", "xmls://127.0.0.1", "form://127.0.0.1", "dbus://", "gnome://", "windows://", "syslog://"),
+        *("fcm://project@key/device?keyfile=/etc/passwd", "vapid://crm@team.example/person"),
         *("nothing://here", "tgram://", "hello", "mailto://", "ftp://files.example", "javascript:alert(1)", "://"),
     ],
 )
@@ -213,6 +234,9 @@ def test_a_target_that_cannot_be_used_is_422_and_names_the_field(told: Api, targ
 def test_without_the_library_it_is_501_and_webhooks_work(told: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "IS_INSTALLED", False)
     assert ".[notify]" in told.post("/subscriptions/", {"target": "tgram://1:2/3"}, expect=501)["detail"]
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    [problem] = told.post("/subscriptions/", {"target": "foo"}, expect=422)["detail"]
+    assert problem["loc"] == ["body", "target"]
     subscribe(told, "https://example.com/hook")
 
 

@@ -6,6 +6,7 @@ import hmac
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -17,7 +18,7 @@ import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from crm.api import subscriptions
-from crm.outbox import deliveries, webhooks
+from crm.outbox import deliveries, sender, webhooks
 from crm.outbox.webhooks import is_allowed, new_secret
 from tests.api.test_metrics import scrape
 from tests.conftest import Api, app_on, local
@@ -109,6 +110,7 @@ def test_the_receiver_says_how_long_to_wait(told: Api, receiver: Receiver) -> No
         (Answer(429, Retry_After="999999999999"), 86_300, 86_400),
         (Answer(500, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), -10, 1),
         (Answer(500, Retry_After="²"), -10, 1),
+        (Answer(500, Retry_After="Fri, 31 Dec 9999 23:59:59 -2359"), -10, 1),
     ):
         subscription_id = subscribe(told, receiver.url)["id"]
         receiver.answers = [answer]
@@ -171,6 +173,63 @@ def test_one_that_always_fails_is_switched_off_after_the_last_retry(told: Api, r
 def test_the_waits_between_the_tries_are_those_of_the_contract() -> None:
     minutes = [seconds / 60 for seconds in deliveries.RETRIES]
     assert minutes == [5 / 60, 5, 30, *(hours * 60 for hours in (2, 5, 10, 14, 20, 24))]
+
+
+def test_a_try_that_fails_in_any_other_way_is_recorded_as_well(told: Api, receiver: Receiver, database: str) -> None:
+    """As of a target that an older version allowed."""
+    subscribe(told, receiver.url)
+    sql(database, f"UPDATE subscription SET target = 'https://{'a' * 64}.example/'")
+    contacts(told, 1)
+    log = until(lambda: log_of(told), lambda log: len(log) >= 2)
+    assert [(one["outcome"], one["error"], one["attempt"]) for one in log[:2]] == [
+        ("failed", "failed: ValueError", 1),
+        ("failed", "failed: ValueError", 2),
+    ]
+
+
+def test_what_the_old_target_answers_is_not_booked_on_the_new_one(told: Api, receivers: Callable[[], Receiver]) -> None:
+    old, new = receivers(), receivers()
+    subscribe(told, old.url)
+    old.answers = [Answer(410, wait=20)]
+    contacts(told, 1)
+    old.wait_for(1)
+    told.patch("/subscriptions/1", {"target": new.url})
+    old.is_over.set()
+    new.wait_for(1)
+    assert new.ids == ["evt_1"]
+    state = until(lambda: told.get("/subscriptions/1"), lambda state: state["cursor"] == 1)
+    assert (state["is_active"], state["off_reason"]) == (True, None)
+
+
+def test_while_nothing_can_be_written_nothing_is_sent_again(
+    told: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures, is_full = sender.take_lease, list[str](), True
+
+    def take_lease(connection: Any, holder: str, is_held: bool) -> bool:
+        if is_full and receiver.got:
+            failures.append(holder)
+            raise OSError("disk full")
+        return real(connection, holder, is_held)
+
+    monkeypatch.setattr(sender, "take_lease", take_lease)
+    subscribe(told, receiver.url)
+    contacts(told, 1)
+    until(lambda: len(failures), lambda count: count >= 5)
+    assert receiver.ids == ["evt_1"]
+    is_full = False
+    until(lambda: told.get("/subscriptions/1")["cursor"], lambda cursor: cursor == 1)
+    assert receiver.ids == ["evt_1", "evt_1"]
+
+
+def test_a_changed_filter_counts_from_where_the_subscription_stands(told: Api, receiver: Receiver) -> None:
+    subscribe(told, receiver.url, types=["contact.unaccepted"])
+    contacts(told, 3)
+    told.post("/subscriptions/1/test", expect=202)  # the look that sends it has seen all
+    receiver.wait_for(1)
+    told.patch("/subscriptions/1", {"types": None})
+    receiver.wait_for(4)
+    assert receiver.ids[1:] == ["evt_1", "evt_2", "evt_3"]
 
 
 def test_an_outage_of_the_receiver_loses_nothing(
@@ -283,6 +342,31 @@ def test_thirty_dead_receivers_of_a_hundred_do_not_delay_the_others(
     silent.wait_for(10)
     contacts(told, 1)
     good.wait_for(140, seconds=2)
+
+
+def test_names_whose_look_up_hangs_do_not_hold_up_the_service(
+    told: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, hanging, is_over = socket.getaddrinfo, list[str](), threading.Event()
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if host == "hanging.example":
+            hanging.append(host)
+            is_over.wait(20)
+            raise socket.gaierror
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    try:
+        for _ in range(40):  # asyncio's own threads are 32 at most
+            subscribe(told, "https://hanging.example/")
+        subscribe(told, receiver.url)
+        contacts(told, 1)
+        until(lambda: len(hanging), lambda count: count == 40)
+        receiver.wait_for(1)
+        assert len(told.get("/events/?after=0")) == 1
+    finally:
+        is_over.set()
 
 
 def test_nothing_is_written_while_there_is_nothing_to_tell(told: Api, receiver: Receiver, database: str) -> None:
