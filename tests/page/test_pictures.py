@@ -327,8 +327,8 @@ def test_pictures_fit_are_accessible_and_have_the_colours_of_the_scheme(
         box, over = (contacts.locator(name).bounding_box() for name in ("canvas", ".u-over"))
         assert box
         assert over
-        left = over["x"] - box["x"] + over["width"] * (step + 0.15) / 30  # in the bar, beside the narrow one in it
-        part = [round(left), round(over["y"] - box["y"] + over["height"] - 3)]
+        left = over["x"] - box["x"] + over["width"] * (step + 0.175) / 30  # in the bar, beside the narrow one in it
+        part = [int(left), round(over["y"] - box["y"] + over["height"] - 3)]
         page.wait_for_function(
             "([canvas, part, swatch]) => swatch === "
             "`rgb(${[...canvas.getContext('2d').getImageData(...part, 1, 1).data].slice(0, 3).join(', ')})`",
