@@ -124,7 +124,7 @@ def test_each_reader_is_told_of_everything_once_and_in_order(engine: str, path: 
             service.call("POST", f"/sources/{number}/operators", {"operator_id": number})
         readers = [Reader(database, seed) for seed in range(2 * READERS)]
         last: int | None = None
-        deadline = time.monotonic() + effort(120, 1200)
+        deadline = time.monotonic() + 600  # on a busy machine
 
         def is_done(reader: Reader) -> bool:
             assert time.monotonic() < deadline, f"reader at {reader.cursor} of {last}"
@@ -133,8 +133,8 @@ def test_each_reader_is_told_of_everything_once_and_in_order(engine: str, path: 
         written = threading.Event()
 
         def kill_some() -> None:
-            for _ in range(effort(1, 10)):
-                if not written.wait(effort(1, 5)):
+            for _ in range(effort(1, 3)):
+                if not written.wait(effort(1, 2)):
                     kill_a_worker(service)
 
         with ThreadPoolExecutor(WRITERS + len(readers) + 1) as pool:
@@ -143,7 +143,7 @@ def test_each_reader_is_told_of_everything_once_and_in_order(engine: str, path: 
                 for nth, reader in enumerate(readers)
             ]
             killing = pool.submit(kill_some)
-            writing = [pool.submit(write, service, seed, effort(25, 400)) for seed in range(WRITERS)]
+            writing = [pool.submit(write, service, seed, effort(25, 60)) for seed in range(WRITERS)]
             for task in writing:
                 task.result()
             written.set()

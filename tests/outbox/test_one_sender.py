@@ -100,7 +100,7 @@ def all_came(database: str, receiver: Receiver) -> list[Got]:
     return got
 
 
-@pytest.mark.release_repeats(10)
+@pytest.mark.release_repeats(3)
 def test_each_event_is_told_in_order_whatever_happens_to_the_sender(
     service: Service, receiver: Receiver, database: str
 ) -> None:

@@ -338,10 +338,10 @@ def test_thirty_dead_receivers_of_a_hundred_do_not_delay_the_others(
     for _ in range(70):
         subscribe(told, good.url)
     contacts(told, 1)
-    good.wait_for(70, seconds=2)
+    good.wait_for(70, seconds=10)  # takes less than 2 at rest; behind a silent one it would take 15
     silent.wait_for(10)
     contacts(told, 1)
-    good.wait_for(140, seconds=2)
+    good.wait_for(140, seconds=10)
 
 
 def test_names_whose_look_up_hangs_do_not_hold_up_the_service(
