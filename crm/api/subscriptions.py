@@ -101,7 +101,7 @@ async def check_target(target: str, allow: str | None) -> None:
         if is_webhook(target):
             webhooks.check_url(target, allow)
         elif "://" not in target:
-            raise ValueError("must be a URL: https://..., or one of apprise, such as tgram://BOT_TOKEN/CHAT_ID")
+            raise ValueError("is neither an https:// URL nor one of apprise, such as tgram://BOT_TOKEN/CHAT_ID")
         elif not people.IS_INSTALLED:
             raise HTTPException(501, "messages to people need apprise: pip install -e '.[notify]'")
         else:
