@@ -186,6 +186,9 @@ def test_series_look_up_each_step_in_an_index_by_time(api: Api, database: str, m
     engine.dispose()
     steps = [step for plan in plans for step in plan]
     used = {found[1] for step in steps if (found := re.search(r"ix_(?:contact|assignment)_(\w+)", step))}
-    assert used - {"load", "status", "operator_id"} == SERIES[measure]  # these for what is open, or nobody's
+    if database.startswith("sqlite"):
+        assert used - {"load", "status", "operator_id"} == SERIES[measure]  # these for what is open, or nobody's
+    else:  # it may take others too, by what its collector of statistics has seen so far
+        assert used >= SERIES[measure]
     whole = [step for step in steps if re.search(r"\bSCAN (contact|assignment)|Seq Scan on (contact|assignment)", step)]
     assert [step for step in whole if "ix_contact_load" not in step] == []
