@@ -5,6 +5,7 @@ Done twice it changes nothing, so that no process has to be the one that does it
 
 import asyncio
 import logging
+import random
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -12,26 +13,29 @@ from sqlmodel import Session
 
 from crm.db.base import Database
 from crm.fields import utcnow
-from crm.queue import is_any_overdue, tell_overdue
+from crm.queue import Distributor, is_any_overdue, is_due, tell_overdue
 
 EVERY = 1.0  # seconds
 AFTER_ERROR = 10.0
 log = logging.getLogger(__name__)
 
 
-async def keep_time(database: Database, overdue_after: timedelta) -> None:
+async def keep_time(database: Database, rng: random.Random, overdue_after: timedelta) -> None:
     """Until it is cancelled. overdue_after: how long a contact may wait; nothing: for ever."""
 
-    def is_due(connection: Connection) -> bool:
-        return is_any_overdue(connection, utcnow() - overdue_after)
+    def is_anything_due(connection: Connection) -> bool:
+        now = utcnow()
+        return is_due(connection, now) or (bool(overdue_after) and is_any_overdue(connection, now - overdue_after))
 
     def do(session: Session) -> None:
-        tell_overdue(session.connection(), utcnow() - overdue_after)
+        Distributor(session.connection(), rng).catch_up()
+        if overdue_after:
+            tell_overdue(session.connection(), utcnow() - overdue_after)
 
-    while overdue_after:
+    while True:
         await asyncio.sleep(EVERY)
         try:
-            while await database.look(is_due):
+            while await database.look(is_anything_due):
                 await database.write(do)
         except Exception as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)

@@ -4,21 +4,22 @@ Everything here runs under the write lock, so that no other contact comes betwee
 """
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy
 from sqlalchemy import Connection, bindparam, func
 from sqlmodel import col, select
 
-from crm.fields import IS_OPEN
+from crm.fields import IS_OPEN, Obstacle
 from crm.models import Contact, Operator, SourceOperator
 
 ENTRY_COLUMNS: Any = (
     col(SourceOperator.operator_id),
     col(Operator.name).label("operator_name"),
     col(SourceOperator.weight),
-    col(Operator.is_active),
+    col(SourceOperator.topic),
+    *(col(Operator.is_active), col(Operator.on_shift), col(Operator.shift_until)),
     col(Operator.max_load),
 )
 Entry: TypeAlias = Any  # an operator of a source, as the draw sees it: a row with these columns at least
@@ -27,7 +28,7 @@ ENTRIES: Any = (
     .select_from(SourceOperator)
     .join(Operator)
     .where(col(SourceOperator.source_id) == bindparam("source_id"))
-    .order_by(col(SourceOperator.operator_id))
+    .order_by(col(SourceOperator.operator_id), col(SourceOperator.topic))
 )
 # The load of each Operator of the statement around it.
 LOAD: Any = (
@@ -40,18 +41,33 @@ LOAD: Any = (
 LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
 
 
+# What keeps an operator from getting anything of a source, in the order in which it is told; then, counted, "full".
+OBSTACLES: dict[Obstacle, Callable[[Entry], bool]] = {
+    "zero_weight": lambda entry: entry.weight == 0,
+    "inactive": lambda entry: not entry.is_active,
+    "off_shift": lambda entry: not entry.on_shift,
+}
+
+
 def draw(
-    entries: Sequence[Entry], load_of: Callable[[int], int], rng: random.Random, excluded: int | None = None
+    entries: Sequence[Entry],
+    load_of: Callable[[int], int],
+    rng: random.Random,
+    excluded: Collection[int | None] = (),
+    preferred: int | None = None,
 ) -> tuple[Entry | None, list[dict[str, Any]]]:
     """Draws one operator by weight, and again without it as long as the one drawn is at its limit.
 
-    load_of: counts the open contacts of an operator, by its id. excluded: the id of one that is not to get it.
+    entries: as from `entries_for`. load_of: counts the open contacts of an operator, by its id. excluded: ids of those
+    that are not to get it. preferred: the id of one that is tried before any draw (design.md, "Sticky").
     Returns the entry drawn, or None when nobody is eligible, and what was seen of each (models.Candidate).
     """
     seen = {entry.operator_id: unseen(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
     while candidates:
-        [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
+        [drawn] = [entry for entry in candidates if entry.operator_id == preferred] or rng.choices(
+            candidates, weights=[entry.weight for entry in candidates], k=1
+        )
         load = load_of(drawn.operator_id)
         has_room = load < drawn.max_load
         seen[drawn.operator_id] |= {
@@ -65,16 +81,21 @@ def draw(
     return None, list(seen.values())
 
 
-def obstacle(entry: Entry) -> Literal["zero_weight", "inactive"] | None:
+def entries_for(topic: str, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Of all entries of a source those that a contact of this topic is drawn from: the topic's own, if any of them has
+    a weight, else the plain ones (design.md, "Topics")."""
+    own = [entry for entry in entries if entry.topic == topic] if topic else []
+    return own if any(entry.weight for entry in own) else [entry for entry in entries if not entry.topic]
+
+
+def obstacle(entry: Entry) -> Obstacle | None:
     """Why the operator gets nothing from this source, whatever its load."""
-    if entry.weight == 0:
-        return "zero_weight"
-    return None if entry.is_active else "inactive"
+    return next((name for name, is_in_the_way in OBSTACLES.items() if is_in_the_way(entry)), None)
 
 
-def unseen(entry: Entry, excluded: int | None = None) -> dict[str, Any]:
+def unseen(entry: Entry, excluded: Collection[int | None] = ()) -> dict[str, Any]:
     """What is seen of an operator before anybody is drawn (models.Candidate)."""
-    outcome = "excluded" if entry.operator_id == excluded else obstacle(entry) or "not_drawn"
+    outcome = "excluded" if entry.operator_id in excluded else obstacle(entry) or "not_drawn"
     return {"operator_id": entry.operator_id, "weight": entry.weight, "outcome": outcome}
 
 

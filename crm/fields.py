@@ -1,9 +1,19 @@
 """The types of the fields: what a name, an id, a weight may be, and the words that design.md fixes."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    AwareDatetime,
+    BeforeValidator,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 from sqlalchemy import BigInteger, CheckConstraint, Integer, text
 from sqlmodel import Field
@@ -25,8 +35,13 @@ IS_CLOSED = text("closed_at IS NOT NULL")
 # Lines of the history after which another has the contact, or nobody; without those of most contacts, assigned at once.
 # A reason that takes one out of the queue, or into it, must be here. (For IN, SQLite would make a list at each insert.)
 IS_MOVE = text(
-    "(reason = 'queued' OR reason = 'from_queue' OR reason = 'manual' OR reason = 'forced' OR reason = 'released')"
+    "(reason = 'queued' OR reason = 'from_queue' OR reason = 'manual' OR reason = 'forced' OR reason = 'released'"
+    " OR reason = 'sticky' OR reason = 'silent')"
 )
+HAS_SHIFTS = text("shift_until IS NOT NULL")
+IS_DUE_ONCE = text("due_at IS NOT NULL")
+HAS_TOPIC = text("topic <> ''")
+IS_STICKY = text("is_sticky")
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 # A line of the history: who got the contact or, without an operator, that it waits; then what else happened to it.
@@ -36,7 +51,9 @@ Reason = Literal[Moved, Happened]
 EventType = Literal[
     "contact.assigned", "contact.queued", "contact.started", "contact.closed", "contact.overdue", "contact.unaccepted"
 ]
-Outcome = Literal["chosen", "not_drawn", "full", "inactive", "zero_weight", "excluded"]
+Obstacle = Literal["zero_weight", "inactive", "off_shift", "full"]  # why somebody gets nothing, in the order of telling
+Outcome = Literal["chosen", "not_drawn", Obstacle, "excluded"]
+Sticky = Literal["off", "prefer"]
 IdentifierKind = Literal["external_id", "phone", "email"]
 Role = Literal["admin", "source", "operator", "metrics"]
 Language = Literal["en", "ru"]
@@ -44,9 +61,25 @@ DeliveryKind = Literal["events", "test", "notice"]
 DeliveryOutcome = Literal["waiting", "delivered", "failed", "passed_over", "skipped"]
 
 
+ahead = timedelta()  # how far this process's clock goes ahead: only tests set it
+
+
 def utcnow() -> datetime:
     """The present moment, aware, in UTC."""
-    return datetime.now(UTC)
+    return datetime.now(UTC) + ahead
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time", "is out of range in UTC") from None
+
+
+def _iso_8601(text: object) -> object:
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(text)):  # else pydantic takes numbers for seconds since 1970
+        raise PydanticCustomError("time", "must be a time in ISO 8601, such as 2026-01-31T09:00:00Z")
+    return text
 
 
 def _whole(value: object) -> object:
@@ -57,6 +90,12 @@ def _whole(value: object) -> object:
 def _text_of_integer(value: object) -> object:
     value = _whole(value)
     return str(value) if type(value) is int else value
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise PydanticCustomError("time_zone", "must be a time zone such as Europe/Berlin")
+    return name
 
 
 class BeyondAll(int):
@@ -125,4 +164,9 @@ Description = Annotated[str, StringConstraints(max_length=1000), ANY, _string(10
 Target = Annotated[str, StringConstraints(max_length=2000), TRIMMED, _string(2000, NOT_BLANK)]
 Message = Annotated[str, StringConstraints(max_length=10_000), ANY, _string(10_000, NO_NUL)]
 ApiKeyText = Annotated[str, StringConstraints(max_length=4096), TRIMMED, _string(4096, NOT_BLANK)]
+Topic = Annotated[str, StringConstraints(max_length=100), TRIMMED, _string(100, NOT_BLANK)]
+PlainOrTopic = Annotated[str, StringConstraints(max_length=100, strip_whitespace=True), ANY, _string(100, NO_NUL)]
+Moment = Annotated[AwareDatetime, Strict(False), AfterValidator(_in_utc), BeforeValidator(_iso_8601)]
+TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
+AcceptWithin = Annotated[int, Field(ge=1, le=30 * 86_400), BeforeValidator(_whole)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

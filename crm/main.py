@@ -15,6 +15,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
+from sqlalchemy import Connection
 
 import crm
 from crm.api import (
@@ -28,12 +29,15 @@ from crm.api import (
     registration,
     series,
     sessions,
+    shifts,
     sources,
     stats,
     subscriptions,
 )
 from crm.clock import keep_time
+from crm.day.shifts import recompute_shifts
 from crm.db import open_database
+from crm.fields import utcnow
 from crm.outbox.feed import Feed
 from crm.outbox.sender import Sender
 from crm.queue import Distributor
@@ -47,6 +51,8 @@ from crm.web.stopping import when_stopping
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
+
+OTHERS = (contacts, operators, shifts, sources, leads, events, stats, series, subscriptions, keys, metrics, sessions)
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:
@@ -89,7 +95,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     answers.add_handlers(app)
     by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
     app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
-    for module in (contacts, operators, sources, leads, events, stats, series, subscriptions, keys, metrics, sessions):
+    for module in OTHERS:
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)
     app.include_router(health.router)
@@ -113,13 +119,19 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     sender = Sender(database, feed, settings.webhook_allow, settings.public_url)
     app.state.service = Service(settings, database, rng, feed, sender)
     log.info("keys are asked for" if admin_key else "no CRM_ADMIN_KEY: only callers on this machine are served")
-    # An older version may have left contacts waiting for whom there is room.
-    database.start(lambda connection: Distributor(connection, rng).hand_out(), settings.migrate)
+
+    def begin(connection: Connection) -> None:
+        recompute_shifts(connection, utcnow(), settings.time_zone)
+        distributor = Distributor(connection, rng)
+        distributor.catch_up()
+        distributor.hand_out()  # an older version may have left contacts waiting for whom there is room
+
+    database.start(begin, settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
     gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
     feed.start()
     sender.start()
-    clock = asyncio.create_task(keep_time(database, timedelta(minutes=settings.overdue_minutes)))
+    clock = asyncio.create_task(keep_time(database, rng, timedelta(minutes=settings.overdue_minutes)))
     try:
         with when_stopping(feed.close):
             yield

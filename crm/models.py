@@ -6,11 +6,11 @@ Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone su
 """
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, false, text, true
 from sqlmodel import Field, SQLModel
 
 from crm import fields
@@ -55,8 +55,23 @@ class Operator(OperatorBase, Row, table=True):
     __table_args__ = (
         CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
         CheckConstraint("max_load BETWEEN 0 AND 100000", name="max_load"),
+        Index("ix_operator_shift_until", "shift_until", **fields.where(fields.HAS_SHIFTS)),
         {"sqlite_autoincrement": True},
     )
+    # Both follow from the plan of the shifts, see `day.shifts`.
+    on_shift: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
+    shift_until: datetime | None = None
+
+
+class ShiftPlan(SQLModel, table=True):
+    """When an operator works; without a row always. `zone`: its own time zone, or that of the settings."""
+
+    __tablename__ = "shift_plan"
+    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
+    time_zone: str | None = Field(max_length=64)
+    zone: str = Field(max_length=64)
+    hours: list[dict[str, Any]] = Field(sa_type=JSON)
+    exceptions: list[dict[str, Any]] = Field(sa_type=JSON)
 
 
 class SourceBase(SQLModel):
@@ -65,6 +80,20 @@ class SourceBase(SQLModel):
         default=None, max_length=100, description="The bot's own id, unique; contacts may name the source by it."
     )
     description: fields.Description | None = Field(default=None, max_length=1000)
+    sticky: fields.Sticky = Field(
+        default="off",
+        sa_type=String(8),
+        sa_column_kwargs={"server_default": "off"},
+        description="prefer: first asked is who had the lead's newest contact.",
+    )
+    accept_within: fields.AcceptWithin | None = Field(
+        default=None, description="Seconds until a contact that nobody started is passed on to another; null: never."
+    )
+    silence_pauses: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": false()},
+        description="Who let one pass is set inactive, unless nobody else could take the next.",
+    )
 
 
 class Source(SourceBase, Row, table=True):
@@ -74,6 +103,8 @@ class Source(SourceBase, Row, table=True):
         UniqueConstraint("bot_id"),
         CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
         CheckConstraint("length(bot_id) BETWEEN 1 AND 100", name="bot_id"),
+        fields.one_of("sticky", fields.Sticky),
+        CheckConstraint("accept_within BETWEEN 1 AND 2592000", name="accept_within"),
         {"sqlite_autoincrement": True},
     )
 
@@ -82,10 +113,12 @@ class SourceOperator(SQLModel, table=True):
     __tablename__ = "source_operator"
     __table_args__ = (
         CheckConstraint("weight BETWEEN 0 AND 1000000", name="weight"),
+        CheckConstraint("length(topic) <= 100", name="topic"),
         Index("ix_source_operator_operator_id", "operator_id"),
         {"sqlite_with_rowid": False},
     )
     source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=fields.BIG)
+    topic: str = Field(default="", primary_key=True, max_length=100)  # "": for contacts of no topic, or of one without
     operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
     weight: float
 
@@ -140,6 +173,13 @@ class ContactRecord(ContactBase):
     source_id: int = Field(foreign_key="source.id", sa_type=fields.BIG)
     operator_id: int | None = Field(foreign_key="operator.id", sa_type=fields.BIG)
     status: fields.ContactStatus = Field(sa_type=String(16))
+    topic: str = Field(
+        default="",
+        max_length=100,
+        sa_column_kwargs={"server_default": text("''")},
+        description="What it is about; empty: nothing in particular.",
+    )
+    due_at: datetime | None = Field(default=None, description="When it is passed on, unless it is started before.")
     identity_note: str | None = Field(description="What of the identifiers could not be used, and why.")
     assigned_at: datetime | None = Field(description="The first assignment; null while nobody has had it.")
     closed_at: datetime | None
@@ -152,6 +192,7 @@ class Contact(ContactRecord, Row, table=True):
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
         CheckConstraint("length(event_id) BETWEEN 1 AND 255", name="event_id"),
         CheckConstraint("length(message) <= 10000", name="message"),
+        CheckConstraint("length(topic) <= 100", name="topic"),
         CheckConstraint("(status = 'closed') = (closed_at IS NOT NULL)", name="closed_at"),
         CheckConstraint(
             "CASE status WHEN 'pending' THEN operator_id IS NULL "
@@ -160,10 +201,14 @@ class Contact(ContactRecord, Row, table=True):
         ),
         Index("uq_contact_event_id", "source_id", "event_id", unique=True, **fields.where(fields.HAS_EVENT)),
         Index("ix_contact_load", "operator_id", "id", "status", **fields.where(fields.IS_OPEN)),
-        # The queue in the order of handing out: of one source, and of all.
-        Index("ix_contact_queue_source", "source_id", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
+        # The queue in the order of handing out: of one source and topic, and of all.
+        Index(
+            *("ix_contact_queue_source", "source_id", "topic", text("priority DESC"), "id"),
+            **fields.where(fields.IS_PENDING),
+        ),
         Index("ix_contact_queue", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
         Index("ix_contact_waits_since", "waits_since", **fields.where(fields.IS_NOT_OVERDUE_YET)),
+        Index("ix_contact_due_at", "due_at", **fields.where(fields.IS_DUE_ONCE)),
         # The lists: id gives the order, status is there to filter on without reading the row.
         Index("ix_contact_lead_id", "lead_id", "id"),
         Index("ix_contact_source_id", "source_id", "id", "status"),
@@ -172,11 +217,15 @@ class Contact(ContactRecord, Row, table=True):
         # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
+        Index("ix_contact_topic", "topic", "id", "source_id", "created_at", **fields.where(fields.HAS_TOPIC)),
+        Index("ix_contact_sticky", "source_id", "operator_id", "created_at", **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )
     waits_since: datetime | None = None  # of a pending one, until it is said that it is overdue
+    # Whether its operator has it because the lead was theirs.
+    is_sticky: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class ContactCreate(ContactBase, Input):
@@ -202,6 +251,7 @@ class ContactCreate(ContactBase, Input):
     lead_phone: fields.ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
     lead_email: fields.ShortText | None = Field(default=None, description="Compared without regard to case.")
     lead_name: fields.ShortText | None = None
+    topic: fields.Topic | None = Field(default=None, description="What it is about: a source may have weights for it.")
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:

@@ -1,40 +1,103 @@
-"""What waits, and what is moved: handed out from the queue, assigned by hand, released (design.md, "Queue").
+"""What waits, and what is moved: handed out from the queue, assigned by hand, released, passed on (design.md, "Queue").
 
 Everything here runs under the write lock, like `distribution`.
 """
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, exists, func, insert, update
+from sqlalchemy import Connection, bindparam, case, exists, func, insert, or_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
+from crm.day.shifts import IS_ANY_DUE, switch_shifts
 from crm.db.base import is_alone
-from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, unseen
+from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, entries_for, obstacle, unseen
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
-from crm.fields import IS_NOT_OVERDUE_YET, IS_OPEN, IS_PENDING, Happened, Moved, utcnow
+from crm.fields import IS_NOT_OVERDUE_YET, IS_OPEN, IS_PENDING, MAX_ID, Happened, Moved, utcnow
 from crm.models import Assignment, Contact, Operator, Source, SourceOperator
 
 ADD_ASSIGNMENT = insert(Assignment).inline()
 CONTACTS: Any = sqlalchemy.select(
-    col(Contact.id), col(Contact.source_id), col(Contact.priority), col(Contact.created_at), col(Contact.assigned_at)
+    *(col(Contact.id), col(Contact.lead_id), col(Contact.source_id), col(Contact.topic), col(Contact.operator_id)),
+    *(col(Contact.priority), col(Contact.created_at), col(Contact.assigned_at)),
 ).order_by(col(Contact.priority).desc(), col(Contact.id))
-QUEUE = CONTACTS.where(col(Contact.source_id) == bindparam("source_id"), IS_PENDING).limit(200)
-HAS_QUEUE = exists().where(col(Contact.source_id) == col(Source.id), IS_PENDING)
-SOURCES_WITH_QUEUE = select(col(Source.id)).where(HAS_QUEUE)
-QUEUES_OF_OPERATOR = (
-    SOURCES_WITH_QUEUE.join(SourceOperator, col(SourceOperator.source_id) == col(Source.id))
-    .join(Operator, col(Operator.id) == col(SourceOperator.operator_id))
-    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(SourceOperator.weight) > 0)
-    .where(col(Operator.max_load) > LOAD)
-)
+QUEUE = CONTACTS.where(
+    col(Contact.source_id) == bindparam("source_id"), col(Contact.topic) == bindparam("topic"), IS_PENDING
+).limit(200)
+
+
+def _queues(sources: Any) -> Any:
+    """Of each source in this select the topics of what waits there, as a table (source_id, topic).
+
+    From one topic to the next in the index of the queue, so that thousands which wait for one topic are not read.
+    """
+
+    def next_topic(source_id: Any, *above: Any) -> Any:
+        here = select(col(Contact.topic)).where(col(Contact.source_id) == source_id, IS_PENDING, *above)
+        return here.order_by(col(Contact.topic)).limit(1).scalar_subquery().label("topic")
+
+    of = sources.subquery("of")
+    found = sqlalchemy.select(of.c.source_id, next_topic(of.c.source_id)).cte("queues", recursive=True)
+    above = next_topic(found.c.source_id, col(Contact.topic) > found.c.topic)
+    return found.union_all(sqlalchemy.select(found.c.source_id, above).where(found.c.topic.is_not(None)))
+
+
+def _read(queues: Any, *conditions: Any) -> Any:
+    return sqlalchemy.select(queues.c.source_id, queues.c.topic).where(queues.c.topic.is_not(None), *conditions)
+
+
+ALL_QUEUES = _read(_queues(sqlalchemy.select(col(Source.id).label("source_id"))))
+QUEUES_OF_SOURCE = _read(_queues(sqlalchemy.select(bindparam("source_id").label("source_id"))))
+
+
+def _queues_of_operator() -> Any:
+    mine = (col(SourceOperator.operator_id) == bindparam("operator_id"), col(SourceOperator.weight) > 0)
+    queues = _queues(sqlalchemy.select(col(SourceOperator.source_id)).where(*mine).distinct())
+    own = aliased(SourceOperator)
+    has_own = exists().where(
+        col(own.source_id) == queues.c.source_id, col(own.topic) == queues.c.topic, col(own.weight) > 0
+    )
+    drawn_from = case((has_own, queues.c.topic), else_="")  # see entries_for
+    serves = exists().where(
+        *mine, col(SourceOperator.source_id) == queues.c.source_id, col(SourceOperator.topic) == drawn_from
+    )
+    has_room = exists().where(
+        *(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(Operator.on_shift)),
+        col(Operator.max_load) > LOAD,
+    )
+    return _read(queues, serves, has_room)
+
+
+QUEUES_OF_OPERATOR = _queues_of_operator()
 OPEN_CONTACTS = CONTACTS.where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
+SETTINGS: Any = sqlalchemy.select(col(Source.sticky), col(Source.accept_within), col(Source.silence_pauses)).where(
+    col(Source.id) == bindparam("source_id")
+)
+# Who had the lead's newest contact that anybody has, or had.
+LAST_OPERATOR: Any = (
+    sqlalchemy.select(col(Contact.id), col(Contact.operator_id))
+    .where(col(Contact.lead_id) == bindparam("lead_id"), col(Contact.operator_id).is_not(None))
+    .order_by(col(Contact.id).desc())
+    .limit(1)
+)
+IS_SILENT = col(Contact.due_at) <= bindparam("now", type_=UTCDateTime())
+SILENT: Any = CONTACTS.order_by(None).where(IS_SILENT).order_by(col(Contact.due_at), col(Contact.id)).limit(500)
+HAD = select(col(Assignment.operator_id)).where(
+    col(Assignment.contact_id) == bindparam("contact_id"), col(Assignment.operator_id).is_not(None)
+)
+SET_DUE = (
+    update(Contact).where(col(Contact.id) == bindparam("contact")).values(due_at=bindparam("due", type_=UTCDateTime()))
+)
+PAUSE = update(Operator).where(col(Operator.id) == bindparam("operator")).values(is_active=False)
+# Whether `Distributor.catch_up` has something to do.
+IS_DUE = or_(IS_ANY_DUE, exists().where(IS_SILENT))
 MOVE = (
     update(Contact)
     .where(col(Contact.id) == bindparam("contact"))
@@ -42,6 +105,8 @@ MOVE = (
         operator_id=bindparam("operator"),
         status=bindparam("new_status"),
         waits_since=bindparam("waits_since", type_=UTCDateTime()),
+        due_at=bindparam("due_at", type_=UTCDateTime()),
+        is_sticky=bindparam("is_sticky"),
         assigned_at=func.coalesce(col(Contact.assigned_at), bindparam("now", type_=UTCDateTime())),
     )
 )
@@ -62,6 +127,17 @@ def line(contact_id: int, operator_id: int | None, reason: Happened, now: dateti
     return {**entry, "created_at": now, "candidates": []}
 
 
+def read_last_operator(connection: Connection, lead_id: int) -> int | None:
+    """Who has, or had, the newest of the lead's contacts that anybody did."""
+    found = connection.execute(LAST_OPERATOR, {"lead_id": lead_id}).one_or_none()
+    return None if found is None else int(found.operator_id)
+
+
+def is_due(connection: Connection, now: datetime) -> bool:
+    """Whether there is something for `Distributor.catch_up`."""
+    return bool(connection.execute(sqlalchemy.select(IS_DUE), {"now": now}).scalar_one())
+
+
 def is_any_overdue(connection: Connection, before: datetime) -> bool:
     return connection.execute(OVERDUE, {"before": before}).first() is not None
 
@@ -77,24 +153,40 @@ def tell_overdue(connection: Connection, before: datetime) -> None:
 
 
 class Distributor:
-    """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves.
+    """Hands on contacts that exist already: from the queue, by hand, or away from an operator who leaves or is silent.
 
-    Works under the write lock. What others can't change meanwhile is read once: the entries of a source, and the load
-    of an operator, which then follows each assignment. So 10,000 waiting contacts need no 10,000 counts, and what
-    happens to them is written in pages.
+    Works under the write lock. What others can't change meanwhile is read once: the settings and entries of a source,
+    and the load of an operator, which then follows each assignment. So 10,000 waiting contacts need no 10,000 counts,
+    and what happens to them is written in pages.
     """
 
     def __init__(self, connection: Connection, rng: random.Random) -> None:
         self._connection, self._rng, self._now = connection, rng, utcnow()
+        self._settings: dict[int, Any] = {}
         self._entries: dict[int, Sequence[Entry]] = {}
         self._loads: dict[int, int] = {}
+        self._last_operators: dict[int, tuple[int, int]] = {}  # by lead: of its newest contact that has one
         self._moves: list[dict[str, Any]] = []  # not written yet
         self._history: list[dict[str, Any]] = []
 
+    def catch_up(self) -> None:
+        """Does what is due by time, for it comes before every draw: switches shifts, passes on what was not accepted,
+        and hands out the room that this makes. In a transaction that is alone. Doing it twice changes nothing.
+        """
+        if not is_due(self._connection, self._now):
+            return
+        came = switch_shifts(self._connection, self._now)
+        self._forget()
+        left = {self._pass_on(contact) for contact in self._connection.execute(SILENT, {"now": self._now}).all()}
+        self._write()
+        if came or any(left):
+            self._forget()
+            self.hand_out()
+
     def hand_out(self, source_id: int | None = None) -> int:
         """Hands out what waits at this source, or at all; returns how many contacts got an operator."""
-        sources = [source_id] if source_id else self._connection.execute(SOURCES_WITH_QUEUE).scalars().all()
-        return self._from_queue(sources)
+        queues, of = (QUEUES_OF_SOURCE, {"source_id": source_id}) if source_id else (ALL_QUEUES, {})
+        return self._from_queue(self._connection.execute(queues, of).all())
 
     def hand_out_to(self, operator_id: int) -> int:
         """The same after an operator may have got more room: only what waits where it is eligible can be affected.
@@ -108,9 +200,11 @@ class Distributor:
 
         Raises NotAlone if somebody waits for it: before the line is written, else the id that it took would be missing.
         """
-        sources = self._waiting_for(operator_id) if operator_id is not None else []
+        queues = self._waiting_for(operator_id) if operator_id is not None else []
         self._connection.execute(ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
-        self._from_queue(sources)
+        if queues:
+            self.catch_up()
+            self._from_queue(queues)
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
         """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
@@ -121,7 +215,7 @@ class Distributor:
         if contact.status == "closed":
             raise Conflict(f"contact {contact.id} is closed: it can't be assigned")
         if operator is None:
-            drawn, seen = self._draw(contact.source_id, excluded=before)
+            drawn, seen = self._draw(contact, excluded=[before])
             if drawn is None:
                 raise Conflict(f"no other operator of source {contact.source_id} can take contact {contact.id} now")
             self._give(contact, drawn.operator_id, "manual", seen)
@@ -132,7 +226,7 @@ class Distributor:
                 why = f"full: {load} of {operator.max_load}" if operator.is_active else "inactive"
                 raise Conflict(f"operator {operator.id} is {why}")
             reason: Moved = "forced" if is_full or not operator.is_active else "manual"
-            self._give(contact, operator.id, reason, self._seen_by_hand(contact.source_id, operator, load))
+            self._give(contact, operator.id, reason, self._seen_by_hand(contact, operator, load))
         self._write()
         if before is not None and (operator is None or operator.id != before):
             self._loads.pop(before, None)
@@ -145,64 +239,126 @@ class Distributor:
         """
         outcomes = []
         for contact in self._connection.execute(OPEN_CONTACTS, {"operator_id": operator_id}).all():
-            drawn, seen = self._draw(contact.source_id, excluded=operator_id)
+            drawn, seen = self._draw(contact, excluded=[operator_id])
             self._give(contact, drawn.operator_id if drawn else None, "released", seen)
             outcomes.append(drawn is not None)
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
 
-    def _waiting_for(self, operator_id: int) -> Sequence[int]:
-        """The sources with contacts that this operator could take. Raises NotAlone if there are any."""
-        sources = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).scalars().all()
-        if sources and not is_alone(self._connection):
-            raise NotAlone
-        return sources
+    def _pass_on(self, contact: Any) -> int | None:
+        """Draws a contact that was not accepted in time among those who never had it (design.md, "Acceptance").
 
-    def _from_queue(self, source_ids: Iterable[int]) -> int:
-        """Highest priority first, then oldest. Room only shrinks meanwhile, so that a source for which nobody is
-        eligible is done, and never holds up the others (design.md, "Queue")."""
-        done: set[int] = set()
+        Returns the id of who had it until now, if it went to another.
+        """
+        settings, silent = self._read_settings(contact.source_id), contact.operator_id
+        if settings.accept_within is None:  # by now
+            self._connection.execute(SET_DUE, {"contact": contact.id, "due": None})
+            return None
+        had = set(self._connection.execute(HAD, {"contact_id": contact.id}).scalars())
+        drawn, seen = self._draw(contact, excluded=had)
+        if drawn is not None:
+            self._give(contact, drawn.operator_id, "silent", seen)
+            self._write()
+            self._loads.pop(silent, None)
+            if settings.silence_pauses and self._could_take(contact, besides=silent):
+                self._connection.execute(PAUSE, {"operator": silent})
+                note(self._connection, "operator paused", operator_id=silent, contact_id=contact.id)
+                self._entries.clear()
+            return int(silent)
+        due = None
+        if any(entry.weight and entry.operator_id not in had for entry in self._read_entries(contact)):
+            due = self._now + timedelta(seconds=settings.accept_within)  # somebody may come, or get room
+        else:
+            self._connection.execute(ADD_ASSIGNMENT, line(contact.id, silent, "unaccepted", self._now))
+        self._connection.execute(SET_DUE, {"contact": contact.id, "due": due})
+        return None
+
+    def _could_take(self, contact: Any, besides: int) -> bool:
+        """Whether somebody else is eligible for what comes next."""
+        others = (entry for entry in self._read_entries(contact) if entry.operator_id != besides)
+        return any(not obstacle(entry) and self._load(entry.operator_id) < entry.max_load for entry in others)
+
+    def _waiting_for(self, operator_id: int) -> Sequence[Any]:
+        """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
+        queues = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).all()
+        if queues and not is_alone(self._connection):
+            raise NotAlone
+        return queues
+
+    def _from_queue(self, queues: Iterable[Any]) -> int:
+        """Highest priority first, then oldest. Room only shrinks meanwhile, so that a queue for which nobody is
+        eligible is done, and never holds up the others (design.md, "Queue").
+
+        queues: each a source_id and a topic.
+        """
+        done: set[tuple[int, str]] = set()
         assigned = 0
-        for _, _, contact in heapq.merge(*(self._queue(source_id, done) for source_id in source_ids)):
-            drawn, seen = self._draw(contact.source_id)
+        for _, _, contact in heapq.merge(*(self._queue(queue.source_id, queue.topic, done) for queue in queues)):
+            preferred = self._last_operator(contact)
+            drawn, seen = self._draw(contact, preferred=preferred)
             if drawn is None:
-                done.add(contact.source_id)
+                done.add((contact.source_id, contact.topic))
             else:
-                self._give(contact, drawn.operator_id, "from_queue", seen)
+                is_sticky = drawn.operator_id == preferred
+                self._give(contact, drawn.operator_id, "sticky" if is_sticky else "from_queue", seen)
                 assigned += 1
         self._write()
         if assigned:
             note(self._connection, "queue handed out", assigned=assigned)
         return assigned
 
-    def _queue(self, source_id: int, done: set[int]) -> Iterator[tuple[int, int, Any]]:
-        """What waits at a source, a page at a time, in a form that sorts by the order of handing out.
+    def _queue(self, source_id: int, topic: str, done: set[tuple[int, str]]) -> Iterator[tuple[int, int, Any]]:
+        """What waits there, a page at a time, in a form that sorts by the order of handing out.
 
         What was taken is no longer pending when the next page is read, so that each page is the first.
         """
-        while page := self._connection.execute(QUEUE, {"source_id": source_id}).all():
+        while page := self._connection.execute(QUEUE, {"source_id": source_id, "topic": topic}).all():
             for contact in page:
-                if source_id in done:
+                if (source_id, topic) in done:
                     return
                 yield -contact.priority, contact.id, contact
             self._write()
 
-    def _draw(self, source_id: int, excluded: int | None = None) -> tuple[Entry | None, list[dict[str, Any]]]:
-        return draw(self._read_entries(source_id), self._load, self._rng, excluded)
+    def _draw(
+        self, contact: Any, excluded: Collection[int | None] = (), preferred: int | None = None
+    ) -> tuple[Entry | None, list[dict[str, Any]]]:
+        return draw(self._read_entries(contact), self._load, self._rng, excluded, preferred)
 
-    def _read_entries(self, source_id: int) -> Sequence[Entry]:
+    def _read_entries(self, contact: Any) -> Sequence[Entry]:
+        source_id = contact.source_id
         if source_id not in self._entries:
             self._entries[source_id] = self._connection.execute(ENTRIES, {"source_id": source_id}).all()
-        return self._entries[source_id]
+        return entries_for(contact.topic, self._entries[source_id])
+
+    def _read_settings(self, source_id: int) -> Any:
+        if source_id not in self._settings:
+            self._settings[source_id] = self._connection.execute(SETTINGS, {"source_id": source_id}).one()
+        return self._settings[source_id]
 
     def _load(self, operator_id: int) -> int:
         if operator_id not in self._loads:
             self._loads[operator_id] = count_load(self._connection, operator_id)
         return self._loads[operator_id]
 
-    def _seen_by_hand(self, source_id: int, operator: Operator, load: int) -> list[dict[str, Any]]:
+    def _last_operator(self, contact: Any) -> int | None:
+        """Who is asked first, if the source is sticky."""
+        if self._read_settings(contact.source_id).sticky == "off":
+            return None
+        if contact.lead_id not in self._last_operators:
+            found = self._connection.execute(LAST_OPERATOR, {"lead_id": contact.lead_id}).one_or_none()
+            self._last_operators[contact.lead_id] = tuple(found) if found else (0, 0)
+        return self._last_operators[contact.lead_id][1]
+
+    def _forget(self) -> None:
+        """What was read, for something else has changed it."""
+        self._settings.clear()
+        self._entries.clear()
+        self._loads.clear()
+        self._last_operators.clear()
+
+    def _seen_by_hand(self, contact: Any, operator: Operator, load: int) -> list[dict[str, Any]]:
         """What a draw would have stored, had it drawn this operator; one who doesn't serve the source has weight 0."""
-        seen = {entry.operator_id: unseen(entry) for entry in self._read_entries(source_id)}
+        seen = {entry.operator_id: unseen(entry) for entry in self._read_entries(contact)}
         chosen = seen.setdefault(operator.id, {"operator_id": operator.id, "weight": 0})
         chosen |= {"outcome": "chosen", "load": load, "max_load": operator.max_load}
         return list(seen.values())
@@ -212,13 +368,20 @@ class Distributor:
         if operator_id in self._loads:
             self._loads[operator_id] += 1
         status, now = ("pending", None) if operator_id is None else ("new", self._now)
-        move = {"contact": contact.id, "operator": operator_id, "new_status": status, "now": now}
-        self._moves.append({**move, "waits_since": None if operator_id else self._now})
+        accept_within = self._read_settings(contact.source_id).accept_within
+        is_automatic = operator_id is not None and reason not in ("manual", "forced")
+        due_at = self._now + timedelta(seconds=accept_within) if accept_within and is_automatic else None
+        move = {"contact": contact.id, "operator": operator_id, "new_status": status, "now": now, "due_at": due_at}
+        waits_since = None if operator_id else self._now
+        self._moves.append({**move, "waits_since": waits_since, "is_sticky": reason == "sticky"})
         entry = {"contact_id": contact.id, "operator_id": operator_id, "reason": reason}
         self._history.append({**entry, "created_at": self._now, "candidates": seen})
         is_first = operator_id is not None and contact.assigned_at is None
         waited = (self._now - contact.created_at).total_seconds() if is_first else None
         note_assigned(self._connection, seen, **entry, source_id=contact.source_id, waited=waited)
+        newest, _ = self._last_operators.get(contact.lead_id, (MAX_ID, 0))
+        if operator_id is not None and contact.id > newest:
+            self._last_operators[contact.lead_id] = contact.id, operator_id
 
     def _write(self) -> None:
         if self._moves:

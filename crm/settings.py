@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm.errors import StartupError
+from crm.fields import TimeZone
 
 
 @cache
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     overdue_minutes: float = Field(
         default=10, ge=0, le=100_000, description="minutes that a contact may wait before it is overdue; 0: any"
     )
+    time_zone: TimeZone = Field(default="UTC", description="of operators' working hours that name none")
     webhook_allow: str | None = Field(default=None, description="networks, not public ones, that webhooks may go to")
     public_url: str | None = Field(default=None, description="where people reach the page, for the links in messages")
     log_format: Literal["text", "json"] = Field(default="text", description="text or json")

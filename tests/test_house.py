@@ -16,7 +16,7 @@ LEVELS: list[set[str]] = [
     {"outbox", "clock"},
     {"queue"},
     {"distribution"},
-    {"identity", "db"},
+    {"identity", "db", "day"},
     {"models", "settings"},
     {"fields", "events", "errors"},
 ]

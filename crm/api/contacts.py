@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel, col, select
 from crm import models
 from crm.db.base import get_row, lock_operator
 from crm.errors import Conflict, NotFound, Unprocessable
-from crm.fields import IS_PENDING, ContactStatus, Id, utcnow
+from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
 from crm.identity import read_leads
 from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, Distributor, line
@@ -42,13 +42,14 @@ STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact
 SET_STATUS = (
     update(Contact)
     .where(col(Contact.id) == bindparam("contact"))
-    .values(status=bindparam("new_status"), closed_at=bindparam("new_closed_at"))
+    .values(status=bindparam("new_status"), closed_at=bindparam("new_closed_at"), due_at=None)
 )
 
 
 class StatusUpdate(models.Input):
     model_config = {"json_schema_extra": {"example": {"status": "in_progress"}}}
     status: ContactStatus
+    operator_id: Id | None = Field(default=None, description="Whose it must be still: if it is another's, 409.")
 
 
 class AssignmentCreate(models.Input):
@@ -68,6 +69,7 @@ class ContactQuery(Page):
     source_id: Id | None = None
     operator_id: Id | None = None
     status: ContactStatus | None = None
+    topic: Topic | None = None
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
     order: Literal["newest", "queue"] = Field("newest", description="queue: pending ones, in the order of handing out.")
 
@@ -108,13 +110,18 @@ def read_contact(connection: Connection, contact_id: int) -> models.ContactPubli
 
 
 def change_status(
-    connection: Connection, contact_id: int, status: ContactStatus, rng: random.Random, caller: Caller
+    connection: Connection, contact_id: int, change: StatusUpdate, rng: random.Random, caller: Caller
 ) -> models.ContactPublic:
-    """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md)."""
+    """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md), or if it is no
+    longer that of `operator_id`."""
+    status = change.status
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
     if owner is None or caller.operator_id not in (None, owner.operator_id):
         raise NotFound("contact", contact_id)
     lock_operator(connection, owner.operator_id)
+    if change.operator_id not in (None, owner.operator_id):
+        has_it = f"operator {owner.operator_id}'s" if owner.operator_id else "nobody's"
+        raise Conflict(f"contact {contact_id} is {has_it} by now, not operator {change.operator_id}'s")
     before = connection.execute(STATUS, {"contact_id": contact_id}).scalar_one()
     if status != before:
         if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
@@ -141,6 +148,8 @@ def list_contacts(
         value = getattr(query, field)
         if value is not None:
             statement = statement.where(getattr(Contact, field) == value)
+    if query.topic is not None:
+        statement = statement.where(HAS_TOPIC, col(Contact.topic) == query.topic)
     if query.before_id is not None:
         statement = statement.where(col(Contact.id) < query.before_id)
     if query.order == "queue":
@@ -193,7 +202,7 @@ async def update_contact_status(
 ) -> models.ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
     return await service.database.execute(
-        lambda connection: change_status(connection, contact_id, body.status, service.rng, caller)
+        lambda connection: change_status(connection, contact_id, body, service.rng, caller)
     )
 
 

@@ -36,6 +36,7 @@ SECONDS_OF_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SECONDS_OF_WAITING = (1, 10, 60, 300, 900, 3600, 14_400, 86_400)
 OUTCOMES = {  # of a registration, by the event and the reason of the assignment
     ("contact assigned", "distributed"): "assigned",
+    ("contact assigned", "sticky"): "assigned",  # if it comes from nowhere: from the queue it has waited
     ("contact left without operator", "queued"): "pending",
     ("contact repeated", None): "repeated",
 }
@@ -86,13 +87,17 @@ if IS_INSTALLED:
     )
     WAITED = Histogram("crm_assign_seconds", "From registration to the first assignment.", buckets=SECONDS_OF_WAITING)
 
+    def _outcome(event: str, fields: dict[str, Any]) -> str | None:
+        reason = fields.get("reason")
+        return None if reason == "sticky" and fields["waited"] != 0 else OUTCOMES.get((event, reason))
+
     def _count(event: str, fields: dict[str, Any]) -> None:
         if event == "request":
             method = fields["method"] if fields["method"] in METHODS else "other"
             REQUESTS.labels(method, fields["route"], fields["status"]).observe(fields["seconds"])
         elif event == "delivery":
             DELIVERIES.labels(fields["subscription_id"], fields["outcome"]).inc()
-        elif outcome := OUTCOMES.get((event, fields.get("reason"))):
+        elif outcome := _outcome(event, fields):
             REGISTRATIONS.labels(fields["source_id"], outcome).inc()
         if fields.get("waited") is not None:
             WAITED.observe(fields["waited"])
@@ -107,7 +112,8 @@ class State:
         self.session = session
 
     def collect(self) -> "Iterator[GaugeMetricFamily]":
-        columns = (col(Operator.id), col(Operator.name), LOAD, col(Operator.max_load), col(Operator.is_active))
+        works = col(Operator.is_active) & col(Operator.on_shift)
+        columns = (col(Operator.id), col(Operator.name), LOAD, col(Operator.max_load), works)
         operators = self.session.connection().execute(sqlalchemy.select(*columns)).all()
         names: tuple[str, ...] = ("operator_id", "operator")
         yield _gauge("crm_operator_load", "Open contacts.", names, (row[:3] for row in operators))

@@ -1,5 +1,6 @@
 """Operators: who handles contacts, and how many at once."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -31,6 +32,8 @@ class OperatorUpdate(Input):
 
 
 class OperatorPublic(OperatorBase, Record):
+    on_shift: bool = Field(description="Whether it is in its hours now; off shift it gets nothing automatically.")
+    shift_until: datetime | None = Field(description="When that changes; null: it has no hours, and is always on.")
     load: int = Field(description="Contacts that are new or in progress, over all sources.")
 
 

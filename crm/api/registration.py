@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy
@@ -13,10 +14,10 @@ from sqlmodel import SQLModel, col, select
 from crm.api.contacts import read_contact
 from crm.db.base import is_alone, lock_operator
 from crm.db.sql import add_rows, next_id
-from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw
+from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw, entries_for
 from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
 from crm.events import note, note_assigned
-from crm.fields import BIG, HAS_EVENT, utcnow
+from crm.fields import BIG, HAS_EVENT, Moved, utcnow
 from crm.identity import KINDS, OWNERS, Claim
 from crm.models import (
     ApiKey,
@@ -33,6 +34,7 @@ from crm.models import (
     SourceOperator,
     SourceRef,
 )
+from crm.queue import IS_DUE, Distributor, read_last_operator
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
 from crm.web.deps import ServiceDep
@@ -48,9 +50,10 @@ HAS_KEY = exists().where(col(ApiKey.id) == bindparam("key_id"))
 # All that a registration asks, in one statement: a row for each operator of the source, or one without.
 ARRIVAL: Any = (
     sqlalchemy.select(
-        *(col(Source.id), col(Source.name), col(Source.bot_id)),
+        *(col(Source.id), col(Source.name), col(Source.bot_id), col(Source.sticky), col(Source.accept_within)),
         REPEATED.label("repeated"),
         HAS_KEY.label("has_key"),
+        IS_DUE.label("is_due"),
         *OWNERS,
         *ENTRY_COLUMNS,
     )
@@ -81,17 +84,26 @@ def register(
     Raises NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not that
     source) and Unauthorized (revoked).
     """
-    arrival, entries = look_up(connection, body, claim, caller)
+    now, name = utcnow(), (body.lead_name or "").strip() or None
+    arrival, entries = look_up(connection, body, claim, caller, now)
     if arrival.repeated is not None:
         note(connection, "contact repeated", contact_id=arrival.repeated, source_id=arrival.id)
         return read_contact(connection, arrival.repeated), False
+    if arrival.is_due:
+        if not is_alone(connection):
+            raise NotAlone
+        Distributor(connection, rng).catch_up()
+        arrival, entries = look_up(connection, body, claim, caller, now)
     owners = {kind: owner for kind in KINDS if (owner := getattr(arrival, f"owner_of_{kind}")) is not None}
-    operator, candidates, ids = choose_operator(connection, entries, rng, next(iter(owners.values()), None))
-    now, name = utcnow(), (body.lead_name or "").strip() or None
+    lead_id = next(iter(owners.values()), None)
+    preferred = read_last_operator(connection, lead_id) if lead_id and arrival.sticky == "prefer" else None
+    entries = entries_for(body.topic or "", entries)
+    operator, candidates, ids = choose_operator(connection, entries, rng, lead_id, preferred)
     lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
     contact: dict[str, Any] = {
         "id": ids.contact_id,
         "message": body.message,
+        "topic": body.topic or "",
         "priority": body.priority,
         "event_id": body.event_id,
         "created_at": now,
@@ -103,13 +115,17 @@ def register(
         "assigned_at": now if operator else None,
         "closed_at": None,
         "waits_since": None if operator else now,
+        "due_at": now + timedelta(seconds=arrival.accept_within) if operator and arrival.accept_within else None,
+        "is_sticky": operator is not None and operator.id == preferred,
     }
     save(connection, contact, candidates, lead_rows)
     source = SourceRef(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)
     return ContactPublic(**contact, lead=lead, source=source, operator=operator), True
 
 
-def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: Caller) -> tuple[Any, Sequence[Entry]]:
+def look_up(
+    connection: Connection, body: ContactCreate, claim: Claim, caller: Caller, now: datetime
+) -> tuple[Any, Sequence[Entry]]:
     """What is known of the source, the event, the key and the identifiers (a row of ARRIVAL) and who serves it.
 
     Raises as `register` does for the source and the key.
@@ -118,7 +134,7 @@ def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: C
     by_id = source_id is not None
     key = source_id if by_id else body.source_bot_id
     identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
-    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id}
+    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id, "now": now}
     rows = connection.execute(ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters).all()
     if caller.source_id is not None:
         if not rows or not rows[0].has_key:
@@ -131,9 +147,9 @@ def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: C
 
 
 def choose_operator(
-    connection: Connection, entries: Sequence[Entry], rng: random.Random, lead_id: int | None
+    connection: Connection, entries: Sequence[Entry], rng: random.Random, lead_id: int | None, preferred: int | None
 ) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
-    """Draws one of the operators of the source, or None; what was seen, as from `draw`; and the new ids.
+    """Draws one of these operators of the source, or None; what was seen, as from `draw`; and the new ids.
 
     The ids are a row with contact_id, and lead_id if that was None. Raises NotAlone if the first drawn is full.
     """
@@ -147,7 +163,7 @@ def choose_operator(
             raise NotAlone
         return int(room.load) if room else count_load(connection, operator_id)
 
-    drawn, seen = draw(entries, check_load, rng)
+    drawn, seen = draw(entries, check_load, rng, preferred=preferred)
     if drawn is None and not is_alone(connection):
         raise NotAlone
     ids = room or connection.execute(NEW_IDS, {"lead_id": lead_id}).one()
@@ -164,7 +180,8 @@ def save(
 
     contact: by column. candidates, lead_rows: as from `draw` and `find_lead`.
     """
-    reason = "queued" if contact["operator_id"] is None else "distributed"
+    given: Moved = "sticky" if contact["is_sticky"] else "distributed"
+    reason = "queued" if contact["operator_id"] is None else given
     entry = {"contact_id": contact["id"], "operator_id": contact["operator_id"], "reason": reason}
     history = {**entry, "created_at": contact["created_at"], "candidates": candidates}
     add_rows(connection, *lead_rows, (Contact, contact), (Assignment, history))

@@ -13,10 +13,10 @@ from sqlmodel import Field, SQLModel, col, select
 from crm.db.base import get_row
 from crm.db.sql import seconds_between, span_table
 from crm.errors import Unprocessable
-from crm.fields import HAS_WAITED, IS_CLOSED, IS_MOVE, IS_OPEN, Id, utcnow
+from crm.fields import HAS_WAITED, IS_CLOSED, IS_MOVE, IS_OPEN, Id, Moment, utcnow
 from crm.models import Assignment, Contact, Operator, Source
 from crm.web.answers import responses
-from crm.web.deps import FOREVER, Moment, SessionDep
+from crm.web.deps import FOREVER, SessionDep
 from crm.web.shared import Shared
 
 router = APIRouter(tags=["Statistics"], route_class=Shared)
@@ -185,7 +185,8 @@ def get_series(query: Annotated[SeriesQuery, Query()], session: SessionDep) -> S
         get_row(session, Source, query.source_id)
     capacity = None
     if query.measure == "load" and query.source_id is None:
-        capacity = session.exec(select(func.sum(Operator.max_load)).where(col(Operator.is_active))).one() or 0
+        works = select(func.sum(Operator.max_load)).where(col(Operator.is_active), col(Operator.on_shift))
+        capacity = session.exec(works).one() or 0
     return SeriesAnswer(
         measure=query.measure,
         step=query.step,

@@ -1,18 +1,21 @@
 """Sources: the channels contacts come from, and the weight of each operator at each."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.api.keys import note_revoked
+from crm.day.shifts import by_shifts_at
 from crm.db.base import get_row
-from crm.distribution import ENTRIES, count_load, obstacle, ratio
+from crm.distribution import ENTRIES, count_load, entries_for, obstacle, ratio
 from crm.errors import Conflict, NotFound, Unprocessable
-from crm.fields import BotId, Description, Id, Name, Weight
-from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
+from crm.fields import AcceptWithin, BotId, Description, Id, Moment, Name, Obstacle, PlainOrTopic, Sticky, Weight
+from crm.models import Contact, Input, Lead, Operator, Record, Source, SourceBase, SourceOperator
+from crm.queue import read_last_operator
 from crm.web.answers import responses
 from crm.web.deps import Page, PathId, SessionDep, Write, writes
 from crm.web.shared import Shared
@@ -29,11 +32,15 @@ class SourceUpdate(Input):
     name: Name = Field(default=None)
     bot_id: BotId | None = None
     description: Description | None = None
+    sticky: Sticky = Field(default=None)
+    accept_within: AcceptWithin | None = None
+    silence_pauses: bool = Field(default=None)
 
 
 class SourceOperatorCreate(Input):
     model_config = {"json_schema_extra": {"example": {"operator_id": 1, "weight": 10}}}
     operator_id: Id
+    topic: PlainOrTopic = Field(default="", description="Contacts of this topic only; empty: of no topic with weights.")
     weight: Weight = Field(default=1, description="Relative: 10 beside 30 means 25 %. 0 gets nothing.")
 
 
@@ -42,11 +49,17 @@ class SourceOperatorUpdate(Input):
     weight: Weight
 
 
+class EntryQuery(SQLModel):
+    model_config = {"extra": "forbid"}
+    topic: PlainOrTopic = Field(default="", description="Whether of this topic, or a plain one.")
+
+
 class SourceOperatorPublic(SQLModel):
     operator_id: int
     operator_name: str
+    topic: str
     weight: float
-    share: float = Field(description="weight / sum of the weights of all operators of the source, active or not.")
+    share: float = Field(description="weight / sum of the weights of the source and topic, active or not.")
 
 
 class SourcePublic(SourceBase, Record):
@@ -64,8 +77,15 @@ class CandidatePublic(SQLModel):
     load: int
     max_load: int
     eligible: bool
-    reason: Literal["zero_weight", "inactive", "full"] | None = Field(description="Why it is not eligible.")
-    probability: float = Field(description="weight / sum of the weights of the eligible.")
+    reason: Obstacle | None = Field(description="Why it is not eligible.")
+    probability: float = Field(description="weight / sum of the weights of the eligible; 1: it is asked first.")
+
+
+class CandidatesQuery(SQLModel):
+    model_config = {"extra": "forbid"}
+    topic: PlainOrTopic = Field(default="", description="Of a contact of this topic.")
+    lead_id: Id | None = Field(default=None, description="Of a contact of this lead, which may have an operator here.")
+    at: Moment | None = Field(default=None, description="By the shifts of then, with offset; loads are as of now.")
 
 
 def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
@@ -74,15 +94,17 @@ def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
         select(SourceOperator, Operator.name)
         .join(Operator)
         .where(col(SourceOperator.source_id).in_(entries))
-        .order_by(col(SourceOperator.operator_id))
+        .order_by(col(SourceOperator.topic), col(SourceOperator.operator_id))
     ):
         entries[entry.source_id].append((entry, name))
     answer = []
     for source in sources:
-        total = sum(entry.weight for entry, _ in entries[source.id])
+        totals: Counter[str] = Counter()
+        for entry, _ in entries[source.id]:
+            totals[entry.topic] += entry.weight  # type: ignore[assignment]
         operators = [
             SourceOperatorPublic(
-                operator_id=entry.operator_id, operator_name=name, weight=entry.weight, share=ratio(entry.weight, total)
+                **entry.model_dump(), operator_name=name, share=ratio(entry.weight, totals[entry.topic])
             )
             for entry, name in entries[source.id]
         ]
@@ -90,15 +112,16 @@ def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
     return answer
 
 
-def _entry_public(session: Session, source_id: int, operator_id: int) -> SourceOperatorPublic:
-    [source] = _public(session, [get_row(session, Source, source_id)])
-    return next(entry for entry in source.operators if entry.operator_id == operator_id)
+def _entry_public(session: Session, entry: SourceOperator) -> SourceOperatorPublic:
+    [source] = _public(session, [get_row(session, Source, entry.source_id)])
+    return next(each for each in source.operators if (each.topic, each.operator_id) == (entry.topic, entry.operator_id))
 
 
-def _get_entry(session: Session, source_id: int, operator_id: int) -> SourceOperator:
-    entry = session.get(SourceOperator, (get_row(session, Source, source_id).id, operator_id))
+def _get_entry(session: Session, source_id: int, topic: str, operator_id: int) -> SourceOperator:
+    entry = session.get(SourceOperator, (get_row(session, Source, source_id).id, topic, operator_id))
     if entry is None:
-        raise NotFound(f"source {source_id}: operator", operator_id)
+        of_topic = f", topic {topic!r}" if topic else ""
+        raise NotFound(f"source {source_id}{of_topic}: operator", operator_id)
     return entry
 
 
@@ -138,18 +161,31 @@ def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
 
 
 @router.get("/{source_id}/candidates", summary="Who could get the next contact?", responses=responses(404))
-def list_candidates(source_id: PathId, session: SessionDep) -> list[CandidatePublic]:
-    """Each operator of the source, and why not if not. An empty list: the source has no operators."""
-    get_row(session, Source, source_id)
+def list_candidates(
+    source_id: PathId, query: Annotated[CandidatesQuery, Query()], session: SessionDep
+) -> list[CandidatePublic]:
+    """Each operator of the source, and why not if not. An empty list: the source has no operators.
+
+    Who would get it on Saturday at nine? `at=2026-11-28T09:00:00+01:00`.
+    """
+    source = get_row(session, Source, source_id)
+    if query.lead_id is not None:
+        get_row(session, Lead, query.lead_id)
     answer = []
-    for entry in session.connection().execute(ENTRIES, {"source_id": source_id}):
+    rows: Sequence[Any] = session.connection().execute(ENTRIES, {"source_id": source_id}).all()
+    rows = by_shifts_at(session.connection(), rows, query.at)
+    for entry in entries_for(query.topic, rows):
         load = count_load(session.connection(), entry.operator_id)
         reason = obstacle(entry) or ("full" if load >= entry.max_load else None)
-        fields = {**entry._mapping, "load": load, "reason": reason, "eligible": reason is None, "probability": 0}
+        fields = {**vars(entry), "load": load, "reason": reason, "eligible": reason is None, "probability": 0}
         answer.append(CandidatePublic.model_validate(fields))
-    total = sum(candidate.weight for candidate in answer if candidate.eligible)
-    for candidate in answer:
-        candidate.probability = ratio(candidate.weight, total) if candidate.eligible else 0
+    eligible = [candidate for candidate in answer if candidate.eligible]
+    if query.lead_id is not None and source.sticky == "prefer":
+        preferred = read_last_operator(session.connection(), query.lead_id)
+        eligible = [candidate for candidate in eligible if candidate.operator_id == preferred] or eligible
+    total = sum(candidate.weight for candidate in eligible)
+    for candidate in eligible:
+        candidate.probability = ratio(candidate.weight, total)
     return answer
 
 
@@ -185,12 +221,13 @@ def add_source_operator(write: Write, source_id: PathId, body: SourceOperatorCre
     """From now on it gets contacts of this source, by its weight relative to those of the others."""
     get_row(write.session, Source, source_id)
     get_row(write.session, Operator, body.operator_id)
-    if write.session.get(SourceOperator, (source_id, body.operator_id)) is not None:
+    if write.session.get(SourceOperator, (source_id, body.topic, body.operator_id)) is not None:
         raise Conflict(f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH")
-    write.session.add(SourceOperator(source_id=source_id, **body.model_dump()))
+    entry = SourceOperator(source_id=source_id, **body.model_dump())
+    write.session.add(entry)
     write.session.flush()
     write.distributor.hand_out(source_id)
-    return _entry_public(write.session, source_id, body.operator_id)
+    return _entry_public(write.session, entry)
 
 
 @router.put("/{source_id}/operators", summary="Replace all weights of a source", responses=responses(404))
@@ -201,14 +238,14 @@ def replace_source_operators(
     body: Annotated[list[SourceOperatorCreate], Body(examples=[[{"operator_id": 1, "weight": 10}]])],
 ) -> SourcePublic:
     """The whole distribution at once: who is not in the list no longer serves the source."""
-    seen: set[int] = set()
+    seen: set[tuple[str, int]] = set()
     for index, entry in enumerate(body):
-        if entry.operator_id in seen:
+        if (entry.topic, entry.operator_id) in seen:
             raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
-        seen.add(entry.operator_id)
+        seen.add((entry.topic, entry.operator_id))
 
     source = get_row(write.session, Source, source_id)
-    unknown = seen.difference(write.session.exec(select(Operator.id)).all())
+    unknown = {operator_id for _, operator_id in seen}.difference(write.session.exec(select(Operator.id)).all())
     if unknown:
         raise NotFound("operator", min(unknown))
     write.session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
@@ -221,14 +258,18 @@ def replace_source_operators(
 @router.patch("/{source_id}/operators/{operator_id}", summary="Change a weight", responses=responses(404))
 @writes
 def update_source_operator(
-    write: Write, source_id: PathId, operator_id: PathId, body: SourceOperatorUpdate
+    write: Write,
+    source_id: PathId,
+    operator_id: PathId,
+    body: SourceOperatorUpdate,
+    query: Annotated[EntryQuery, Query()],
 ) -> SourceOperatorPublic:
     """0 keeps the operator in the list, but it gets nothing from this source."""
-
-    _get_entry(write.session, source_id, operator_id).weight = body.weight
+    entry = _get_entry(write.session, source_id, query.topic, operator_id)
+    entry.weight = body.weight
     write.session.flush()
     write.distributor.hand_out(source_id)
-    return _entry_public(write.session, source_id, operator_id)
+    return _entry_public(write.session, entry)
 
 
 @router.delete(
@@ -238,6 +279,11 @@ def update_source_operator(
     responses=responses(404),
 )
 @writes
-def remove_source_operator(write: Write, source_id: PathId, operator_id: PathId) -> None:
-    """Contacts that it has already stay with it."""
-    write.session.delete(_get_entry(write.session, source_id, operator_id))
+def remove_source_operator(
+    write: Write, source_id: PathId, operator_id: PathId, query: Annotated[EntryQuery, Query()]
+) -> None:
+    """Contacts that it has already stay with it. What waits for a topic that has no weights any more is drawn from the
+    plain ones at once."""
+    write.session.delete(_get_entry(write.session, source_id, query.topic, operator_id))
+    write.session.flush()
+    write.distributor.hand_out(source_id)

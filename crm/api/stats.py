@@ -125,8 +125,9 @@ def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
     unassigned = sum(n for (_, operator_id), n in counts.items() if operator_id is None)
     operators = session.exec(select(Operator)).all()
     loads = {operator_id: statuses.total() for operator_id, statuses in _open(session).items()}
-    capacity = sum(operator.max_load for operator in operators if operator.is_active)
-    active_load = sum(loads.get(operator.id, 0) for operator in operators if operator.is_active)
+    works = [operator for operator in operators if operator.is_active and operator.on_shift]
+    capacity = sum(operator.max_load for operator in works)
+    active_load = sum(loads.get(operator.id, 0) for operator in works)
     pending, oldest = session.exec(select(func.count(), func.min(Contact.created_at)).where(IS_PENDING)).one()
     return Totals(
         contacts=contacts,

@@ -1,7 +1,6 @@
 """What route handlers ask for."""
 
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -9,13 +8,12 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator
 from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel
 
 from crm.db.base import Database
-from crm.fields import utcnow, within_64_bits
+from crm.fields import Moment, utcnow, within_64_bits
 from crm.outbox.feed import Feed
 from crm.outbox.sender import Sender
 from crm.queue import Distributor
@@ -50,22 +48,6 @@ async def get_session(service: ServiceDep) -> AsyncIterator[Session]:
 
 # For reading only: writes go through Database.write. Closed before the answer is sent, however slow its receiver is.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
-
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise PydanticCustomError("time", "is out of range in UTC") from None
-
-
-def _iso_8601(text: object) -> object:
-    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(text)):  # else pydantic takes numbers for seconds since 1970
-        raise PydanticCustomError("time", "must be a time in ISO 8601, such as 2026-01-31T09:00:00Z")
-    return text
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_iso_8601)]
 
 
 class Page(SQLModel):
@@ -103,6 +85,7 @@ class Write(NamedTuple):
 
     session: Session
     distributor: Distributor
+    settings: Settings
 
 
 def writes(handler: Callable[..., T]) -> Callable[..., Awaitable[T]]:
@@ -114,7 +97,9 @@ def writes(handler: Callable[..., T]) -> Callable[..., Awaitable[T]]:
     @wraps(handler)
     async def route(service: Service, **request: Any) -> T:
         def work(session: Session) -> T:
-            return handler(Write(session, Distributor(session.connection(), service.rng)), **request)
+            distributor = Distributor(session.connection(), service.rng)
+            distributor.catch_up()
+            return handler(Write(session, distributor, service.settings), **request)
 
         return await service.database.write(work)
 

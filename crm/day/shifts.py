@@ -1,0 +1,133 @@
+"""Who is on shift, and until when (design.md, "A team's day").
+
+A plan is weekly hours in a time zone, with exceptions. What follows from it now is stored with the operator, `on_shift`
+and `shift_until`, the moment of the next change: so that the draw reads it like any other column, and hosts whose
+clocks differ agree. What is stored changes when that moment has come, when the plan does, and at the start.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+import sqlalchemy
+from sqlalchemy import Connection, bindparam, exists, update
+from sqlmodel import col
+from sqlmodel.sql.sqltypes import UTCDateTime
+
+from crm.models import Operator, ShiftPlan
+
+DAY = timedelta(days=1)
+AHEAD = 15 * DAY  # two weeks, for a span may be gone in the hour that daylight saving skips; and one day, for zones
+SKEW = timedelta(minutes=1)  # how far the clocks of two hosts may be apart
+
+PLANS: Any = sqlalchemy.select(
+    *(col(Operator.id), col(Operator.on_shift), col(Operator.shift_until)),
+    *(col(ShiftPlan.zone), col(ShiftPlan.hours), col(ShiftPlan.exceptions)),
+).join(ShiftPlan, col(ShiftPlan.operator_id) == col(Operator.id))
+IS_DUE = col(Operator.shift_until) <= bindparam("now", type_=UTCDateTime())
+IS_ANY_DUE = exists().where(IS_DUE)
+SWITCH = (
+    update(Operator)
+    .where(col(Operator.id) == bindparam("operator"))
+    .values(on_shift=bindparam("is_on"), shift_until=bindparam("until", type_=UTCDateTime()))
+)
+SET_ZONE = update(ShiftPlan).where(col(ShiftPlan.time_zone).is_(None)).values(zone=bindparam("default_zone"))
+
+Period = tuple[datetime, datetime]  # from begin until before end, in UTC
+
+
+class Plan(NamedTuple):
+    """When somebody works; hours: weekday (0 = Monday), begin and end by the local clock."""
+
+    zone: ZoneInfo
+    hours: Collection[tuple[int, time, time]]
+    exceptions: Collection[tuple[datetime, datetime, bool]]  # in UTC; the later one wins
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """From what is stored: columns zone, hours, exceptions."""
+        hours = [(each["weekday"], clock(each["begin"]), clock(each["end"])) for each in row.hours]
+        moments = datetime.fromisoformat
+        exceptions = [(moments(each["begin"]), moments(each["end"]), each["works"]) for each in row.exceptions]
+        return cls(zone(row.zone), hours, exceptions)
+
+    def is_on(self, moment: datetime) -> bool:
+        for begin, end, works in reversed([*self.exceptions]):
+            if begin <= moment < end:
+                return works
+        here = moment.astimezone(self.zone).date()
+        days = (here - DAY, here)
+        return not self.hours or any(begin <= moment < end for begin, end in self._spans(days))
+
+    def state(self, moment: datetime) -> tuple[bool, datetime | None]:
+        """Whether it is a time of work, and when that changes next; None: never. In UTC."""
+        is_on = self.is_on(moment)
+        changes = (each for each in sorted(self._bounds(moment)) if each > moment)
+        return is_on, next((each for each in changes if self.is_on(each) != is_on), None)
+
+    def _bounds(self, moment: datetime) -> set[datetime]:
+        """Where a change may be: of the exceptions, and of the hours after the moment and after each exception."""
+        bounds = {bound for begin, end, _ in self.exceptions for bound in (begin, end)}
+        firsts = [moment, *(end for _, end, _ in self.exceptions if end > moment)]
+        days = {(first - DAY + n * DAY).astimezone(self.zone).date() for first in firsts for n in range(AHEAD.days + 2)}
+        return bounds.union(*self._spans(days))
+
+    def _spans(self, days: Iterable[date]) -> Iterator[Period]:
+        """The hours that begin on these days. What daylight saving skips or repeats is read as with fold 0."""
+        for day in days:
+            for weekday, begin, end in self.hours:
+                if weekday == day.weekday():
+                    last = day + DAY if end <= begin else day
+                    yield self._utc(day, begin), self._utc(last, end)
+
+    def _utc(self, day: date, clock: time) -> datetime:
+        return datetime.combine(day, clock, self.zone).astimezone(UTC)
+
+
+clock = cache(time.fromisoformat)
+zone = cache(ZoneInfo)
+
+
+def switch_shifts(connection: Connection, now: datetime) -> list[int]:
+    """Stores what has changed by now for those whose time has come; returns who is on shift since. In a transaction
+    that is alone. Who does it again finds nothing."""
+    return _store(connection, connection.execute(PLANS.where(IS_DUE), {"now": now}), now)
+
+
+def recompute_shifts(connection: Connection, now: datetime, default_zone: str) -> None:
+    """At the start all is computed anew: hours may have passed, and the package of the time zones be another one."""
+    connection.execute(SET_ZONE, {"default_zone": default_zone})
+    _store(connection, connection.execute(PLANS), now)
+
+
+def follow_plan(connection: Connection, operator_id: int, now: datetime) -> None:
+    """Stores what follows from a plan that has just been written."""
+    _store(connection, connection.execute(PLANS.where(col(Operator.id) == operator_id)), now, by_skew=False)
+
+
+def _store(connection: Connection, rows: Iterable[Any], now: datetime, by_skew: bool = True) -> list[int]:
+    came = []
+    for row in rows:
+        plan = Plan.of(row)
+        is_on, until = plan.state(now)
+        stored = (row.on_shift, row.shift_until)
+        # Another host, whose clock is ahead, has done already what comes next: it is not taken back.
+        is_ahead = by_skew and until is not None and until - now < SKEW and plan.state(until) == stored
+        if (is_on, until) != stored and not is_ahead:
+            connection.execute(SWITCH, {"operator": row.id, "is_on": is_on, "until": until})
+            if is_on and not row.on_shift:
+                came.append(int(row.id))
+    return came
+
+
+def by_shifts_at(connection: Connection, entries: Iterable[Any], moment: datetime | None) -> list[Any]:
+    """The entries (as of distribution.ENTRIES), with `on_shift` as it will be, or was, at another moment than now."""
+    plans = {row.id: Plan.of(row) for row in connection.execute(PLANS)} if moment else {}
+    copies = [SimpleNamespace(**entry._mapping) for entry in entries]
+    for entry in copies:
+        if moment and entry.operator_id in plans:
+            entry.on_shift = plans[entry.operator_id].is_on(moment)
+    return copies
