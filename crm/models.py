@@ -217,7 +217,10 @@ class Contact(ContactRecord, Row, table=True):
         # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
-        Index("ix_contact_topic", "topic", "id", "source_id", "created_at", **fields.where(fields.HAS_TOPIC)),
+        Index(
+            *("ix_contact_topic", "topic", "id", "source_id", "operator_id", "created_at", "is_sticky"),
+            **fields.where(fields.HAS_TOPIC),
+        ),
         Index("ix_contact_sticky", "source_id", "operator_id", "created_at", **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),

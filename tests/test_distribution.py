@@ -17,37 +17,52 @@ class Entry(NamedTuple):
     operator_name: str
     weight: float
     is_active: bool
+    on_shift: bool
     max_load: int
     load: int
 
 
 weights = st.one_of(st.just(0.0), st.floats(0, 1_000_000), st.floats(0, 1e-300), st.integers(0, 3).map(float))
 entries_of_a_source = st.lists(
-    st.builds(Entry, st.integers(1, 50), st.just("Anna"), weights, st.booleans(), st.integers(0, 3), st.integers(0, 4)),
+    st.builds(
+        Entry,
+        st.integers(1, 50),
+        st.just("Anna"),
+        weights,
+        st.booleans(),
+        st.booleans(),
+        st.integers(0, 3),
+        st.integers(0, 4),
+    ),
     max_size=8,
     unique_by=lambda entry: entry.operator_id,
 )
 
 
 def eligible(entry: Entry) -> bool:
-    return entry.is_active and entry.weight > 0 and entry.load < entry.max_load
+    return entry.is_active and entry.on_shift and entry.weight > 0 and entry.load < entry.max_load
 
 
-@given(entries_of_a_source, st.integers(), st.none() | st.integers(1, 50))
+some = st.sets(st.integers(1, 50), max_size=4)
+
+
+@given(entries_of_a_source, st.integers(), some, st.none() | st.integers(1, 50))
 def test_the_drawn_operator_is_eligible_and_there_is_one_whenever_somebody_is(
-    entries: list[Entry], seed: int, excluded: int | None
+    entries: list[Entry], seed: int, excluded: set[int], preferred: int | None
 ) -> None:
     loads = {entry.operator_id: entry.load for entry in entries}
-    drawn, _ = draw(entries, loads.__getitem__, random.Random(seed), excluded)
-    allowed = [entry for entry in entries if eligible(entry) and entry.operator_id != excluded]
-    if drawn is None:
-        assert allowed == []
+    drawn, _ = draw(entries, loads.__getitem__, random.Random(seed), excluded, preferred)
+    allowed = {entry.operator_id: entry for entry in entries if eligible(entry) and entry.operator_id not in excluded}
+    if preferred in allowed:
+        assert drawn == allowed[preferred]
+    elif drawn is None:
+        assert not allowed
     else:
-        assert drawn in allowed
+        assert drawn in allowed.values()
 
 
-@given(entries_of_a_source, st.integers(), st.none() | st.integers(1, 50))
-def test_every_entry_is_explained(entries: list[Entry], seed: int, excluded: int | None) -> None:
+@given(entries_of_a_source, st.integers(), some)
+def test_every_entry_is_explained(entries: list[Entry], seed: int, excluded: set[int]) -> None:
     loads = {entry.operator_id: entry.load for entry in entries}
     drawn, seen = draw(entries, loads.__getitem__, random.Random(seed), excluded)
     assert [candidate["operator_id"] for candidate in seen] == [entry.operator_id for entry in entries]
@@ -57,11 +72,13 @@ def test_every_entry_is_explained(entries: list[Entry], seed: int, excluded: int
         assert {key: candidate[key] for key in counted if key in candidate} in ({}, counted)
         match candidate["outcome"]:
             case "excluded":
-                assert entry.operator_id == excluded
+                assert entry.operator_id in excluded
             case "zero_weight":
                 assert entry.weight == 0
             case "inactive":
                 assert not entry.is_active
+            case "off_shift":
+                assert not entry.on_shift
             case "full":
                 assert candidate["load"] >= candidate["max_load"]
             case "chosen":
@@ -77,7 +94,7 @@ def test_every_entry_is_explained(entries: list[Entry], seed: int, excluded: int
 @given(st.lists(st.floats(0.1, 1000), min_size=1, max_size=5), st.integers(0, 4), st.integers())
 def test_a_full_operator_leaves_the_others_their_own_weights(own: list[float], full: int, seed: int) -> None:
     """Drawing with somebody full is drawing among the rest: the first choice that is not full decides."""
-    entries = [Entry(index, "Anna", weight, True, 1, int(index == full)) for index, weight in enumerate(own)]
+    entries = [Entry(index, "Anna", weight, True, True, 1, int(index == full)) for index, weight in enumerate(own)]
     drawn, _ = draw(entries, lambda operator_id: entries[operator_id].load, random.Random(seed))
     rest = [entry for entry in entries if entry.load == 0]
     replay = random.Random(seed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
+import sqlalchemy
 from fastapi import APIRouter, Query
 from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
@@ -12,7 +13,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from crm.db.base import get_row
 from crm.db.sql import seconds_between
 from crm.distribution import ratio
-from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, utcnow
+from crm.fields import HAS_TOPIC, HAS_WAITED, IS_OPEN, IS_PENDING, IS_STICKY, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.web.answers import responses
 from crm.web.auth import CallerDep
@@ -49,6 +50,7 @@ class OperatorStats(SQLModel):
     operator_id: int
     operator_name: str
     is_active: bool
+    on_shift: bool
     max_load: int
     load: int
     available: int
@@ -64,6 +66,15 @@ class SourceOperatorStats(SQLModel):
     target_share: float
     contacts: int
     actual_share: float
+    sticky: int = Field(description="Of the contacts those that it has because it had the lead before.")
+    of_topics: int = Field(description="Of the contacts those that were drawn by weights of their topic.")
+
+
+class TopicStats(SQLModel):
+    topic: str
+    contacts: int
+    pending: int
+    has_weights: bool = Field(description="Whether the source has weights for it; else the plain ones serve it.")
 
 
 class SourceStats(SQLModel):
@@ -73,6 +84,7 @@ class SourceStats(SQLModel):
     pending: int
     unassigned_share: float
     operators: list[SourceOperatorStats]
+    topics: list[TopicStats] = Field(description="By name; all that contacts of the period or weights have.")
 
 
 class Minute(SQLModel):
@@ -171,6 +183,7 @@ def _operator_stats(session: Session, operators: Sequence[Operator], period: Per
                 operator_id=operator.id,
                 operator_name=operator.name,
                 is_active=operator.is_active,
+                on_shift=operator.on_shift,
                 max_load=operator.max_load,
                 load=load,
                 available=max(0, operator.max_load - load),
@@ -197,16 +210,53 @@ def get_operator_stats(
     return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 
-def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -> list[SourceStats]:
+class _Topics:
+    """What the sources have of topics; nothing is read of contacts without one."""
+
+    def __init__(self, session: Session, period: Period, weights: dict[int, dict[str, dict[int, float]]]) -> None:
+        key = (col(Contact.source_id), col(Contact.topic))
+        waiting: Any = sqlalchemy.select(*key, func.count()).where(IS_PENDING, HAS_TOPIC).group_by(*key)
+        came: Any = sqlalchemy.select(*key, col(Contact.operator_id), col(Contact.is_sticky), func.count())
+        came = came.where(HAS_TOPIC, *period.on(col(Contact.created_at))).group_by(
+            *key, Contact.operator_id, Contact.is_sticky
+        )
+        self._weights = weights
+        self._pending = {(source_id, topic): contacts for source_id, topic, contacts in session.exec(waiting)}
+        self._contacts: Counter[tuple[int, str]] = Counter()
+        self.drawn: Counter[tuple[int, int | None]] = Counter()  # by weights of a topic, by source and operator
+        for source_id, topic, operator_id, is_sticky, contacts in session.exec(came):
+            self._contacts[source_id, topic] += contacts
+            if self._has_weights(source_id, topic) and not is_sticky:
+                self.drawn[source_id, operator_id] += contacts
+
+    def _has_weights(self, source_id: int, topic: str) -> bool:
+        return any(self._weights[source_id][topic].values())
+
+    def of(self, source_id: int) -> list[TopicStats]:
+        named = {topic for source, topic in (*self._contacts, *self._pending) if source == source_id}
+        return [
+            TopicStats(
+                topic=topic,
+                contacts=self._contacts[source_id, topic],
+                pending=self._pending.get((source_id, topic), 0),
+                has_weights=self._has_weights(source_id, topic),
+            )
+            for topic in sorted({*named, *filter(None, self._weights[source_id])})
+        ]
+
+
+def _source_stats(session: Session, sources: Sequence[Source], period: Period, *conditions: Any) -> list[SourceStats]:
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
     group = col(Contact.source_id)
     pending = dict(session.exec(select(group, func.count()).where(IS_PENDING).group_by(group)).all())
-    weights: dict[int, dict[int, float]] = defaultdict(dict)
+    weights: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for entry in session.exec(select(SourceOperator)):
-        weights[entry.source_id][entry.operator_id] = entry.weight
+        weights[entry.source_id][entry.topic][entry.operator_id] = entry.weight
+    counts, sticky = _counts(session, period, *conditions), _counts(session, period, IS_STICKY)
+    topics = _Topics(session, period, weights)
     answer = []
     for source in sources:
-        weight = weights[source.id]
+        weight = weights[source.id][""]
         contacts = {operator: n for (source_id, operator), n in counts.items() if source_id == source.id}
         unassigned = contacts.pop(None, 0)
         assigned, total_weight = sum(contacts.values()), sum(weight.values())
@@ -218,6 +268,8 @@ def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -
                 target_share=ratio(weight.get(operator_id, 0), total_weight),
                 contacts=contacts.get(operator_id, 0),
                 actual_share=ratio(contacts.get(operator_id, 0), assigned),
+                sticky=sticky.get((source.id, operator_id), 0),
+                of_topics=topics.drawn[source.id, operator_id],
             )
             for operator_id in sorted({*weight, *filter(None, contacts)})
         ]
@@ -229,6 +281,7 @@ def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -
                 pending=pending.get(source.id, 0),
                 unassigned_share=ratio(unassigned, assigned + unassigned),
                 operators=operators,
+                topics=topics.of(source.id),
             )
         )
     return answer
@@ -238,11 +291,11 @@ def _source_stats(session: Session, sources: Sequence[Source], counts: Counts) -
 def list_source_stats(period: PeriodQuery, session: SessionDep) -> list[SourceStats]:
     """By source id: how far the shares of the contacts follow the weights. Pending is as of now."""
     sources = session.exec(select(Source).order_by(col(Source.id))).all()
-    return _source_stats(session, sources, _counts(session, period))
+    return _source_stats(session, sources, period)
 
 
 @router.get("/stats/sources/{source_id}", summary="Statistics of a source", responses=responses(404))
 def get_source_stats(source_id: PathId, period: PeriodQuery, session: SessionDep) -> SourceStats:
     """Its row of /stats/sources."""
     source = get_row(session, Source, source_id)
-    return _source_stats(session, [source], _counts(session, period, col(Contact.source_id) == source_id))[0]
+    return _source_stats(session, [source], period, col(Contact.source_id) == source_id)[0]

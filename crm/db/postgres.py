@@ -89,7 +89,7 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionCon
     if options.get("pipeline") is None:
         return False  # as usual
     cursor.execute(statement, parameters)
-    if options.get("wait", statement.startswith("SELECT") or "RETURNING" in statement):
+    if options.get("wait", statement.startswith(("SELECT", "WITH RECURSIVE")) or "RETURNING" in statement):
         options["pipeline"].sync()
     return True
 

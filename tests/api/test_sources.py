@@ -104,7 +104,7 @@ def test_an_operator_is_added_changed_and_removed(api: Api) -> None:
     anna, boris = api.operator("Anna"), api.operator("Boris")
     source_id = api.source(weights={anna: 3})
     added = api.post(f"/sources/{source_id}/operators", {"operator_id": boris})
-    assert added == {"operator_id": boris, "operator_name": "Boris", "weight": 1.0, "share": 0.25}
+    assert added == {"operator_id": boris, "operator_name": "Boris", "topic": "", "weight": 1.0, "share": 0.25}
     clash = api.post(f"/sources/{source_id}/operators", {"operator_id": boris, "weight": 5}, expect=409)
     assert f"operator {boris} serves source {source_id} already" in clash["detail"]
     path = f"/sources/{source_id}/operators/{boris}"

@@ -36,7 +36,11 @@ COLUMNS: list[tuple[str, sa.Column[Any]]] = [
 INDEXES = {  # by name: the columns, which rows, and as in 0001 how many there are of a kind
     "ix_operator_shift_until": (["shift_until"], "shift_until IS NOT NULL", "100 1"),
     "ix_contact_due_at": (["due_at"], "due_at IS NOT NULL", "1000 1"),
-    "ix_contact_topic": (["topic", "id", "source_id", "created_at"], "topic <> ''", "100000 10000 1 1 1"),
+    "ix_contact_topic": (
+        ["topic", "id", "source_id", "operator_id", "created_at", "is_sticky"],
+        "topic <> ''",
+        "100000 10000 1 1 1 1 1",
+    ),
     "ix_contact_sticky": (["source_id", "operator_id", "created_at"], "is_sticky", "500000 16000 1600 1"),
 }
 
