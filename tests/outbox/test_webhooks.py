@@ -1,5 +1,6 @@
 """Webhooks: signed, in order, with the same id over retries, and whatever a receiver does."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -452,6 +453,29 @@ def test_a_name_that_leads_to_this_machine_is_refused_when_it_is_connected_to(
         for number in (1, 2):
             log = until(lambda n=number: log_of(api, n), lambda log: log)
             assert "not a public one" in log[0]["error"]
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "[::1]", "[::ffff:127.0.0.1]"]
+)
+def test_no_spelling_of_this_machines_address_leads_to_it(receiver: Receiver, host: str) -> None:
+    """Not even of one that was there before it was refused, or that only the connection makes an address of."""
+
+    async def send(scheme: str) -> None:
+        port, message, hooks = (
+            receiver.url.split(":")[2],
+            webhooks.Message("evt_1", "{}"),
+            webhooks.Webhooks("10.0.0.0/8"),
+        )
+        try:
+            with pytest.raises(webhooks.Failed):
+                await hooks.send(f"{scheme}://{host}:{port}", message, [new_secret()])
+        finally:
+            await hooks.close()
+
+    for scheme in ("http", "https"):
+        asyncio.run(send(scheme))
     assert receiver.got == []
 
 
