@@ -27,6 +27,11 @@ def wanted_by(row: Any) -> Wanted:
     return Wanted(types and frozenset(types), row.source_id, row.operator_id)
 
 
+def stands(row: Any) -> tuple[Any, ...]:
+    """What decides what it is told next."""
+    return row.cursor, row.attempts, row.target, wanted_by(row)
+
+
 def secrets_of(row: Any) -> list[str]:
     """With which it is signed: for a day after a change with both."""
     is_both = row.old_secret is not None and row.old_secret_until > utcnow()

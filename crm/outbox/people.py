@@ -82,8 +82,11 @@ def _service(target: str) -> Any:
 
     asset = apprise.AppriseAsset(http_redirects=False, storage_mode="memory", plugin_paths=[], async_mode=False)
     service = apprise.Apprise.instantiate(target, asset=asset)
-    if service is not None:
-        service.redirects = False  # whatever the URL says
+    if service is None or any(
+        isinstance(each, apprise.AppriseAttachment) and len(each) for each in vars(service).values()
+    ):
+        return None  # an attachment in the URL (`?template=`) may be a file of this machine
+    service.redirects = False  # whatever the URL says
     return service
 
 

@@ -30,6 +30,7 @@ from crm.outbox.deliveries import (
     described,
     is_ripe,
     secrets_of,
+    stands,
     switch_off,
     timed,
     wanted_by,
@@ -263,14 +264,14 @@ class Sender:
         return await self._record(row, {**SUCCESS, **alerted, "cursor": after}, [delivery])
 
     async def _record(self, row: Any, changes: dict[str, Any], deliveries: list[dict[str, Any]]) -> Any:
-        """Moves the subscription on, unless somebody changed where it stands, and logs; the row as it is then."""
-        same = [getattr(Subscription, name) == getattr(row, name) for name in ("cursor", "attempts", "target")]
-        move = update(Subscription).where(col(Subscription.id) == row.id, *same).values(changes)
+        """Moves the subscription on, unless somebody (alone, so not meanwhile) has changed how it stands; and logs."""
+        present = select(*SUBSCRIPTION).where(col(Subscription.id) == row.id)
+        move = update(Subscription).where(col(Subscription.id) == row.id).values(changes).returning(*SUBSCRIPTION)
 
         def work(connection: Connection) -> Any:
-            is_moved = now = connection.execute(move.returning(*SUBSCRIPTION)).one_or_none()
-            if now is None:
-                now = connection.execute(select(*SUBSCRIPTION).where(col(Subscription.id) == row.id)).one_or_none()
+            now = connection.execute(present).one_or_none()
+            is_moved = now is not None and stands(now) == stands(row)
+            now = connection.execute(move).one() if is_moved else now
             if now is not None and deliveries:
                 add_deliveries(connection, row.id, deliveries)
             if is_moved and changes.get("is_active") is False:

@@ -1,34 +1,27 @@
-"""Signed webhooks, as Standard Webhooks specifies them, and only to where they may go.
+"""Signed webhooks, as Standard Webhooks specifies them, and where they may go.
 
-The address is checked when the connection is made, and that very address is connected to, so that a name can't lead
-elsewhere in between. httpcore follows no redirects, heeds no variables of proxies and unpacks nothing.
+Which addresses are allowed is said here; `client` connects to no others.
 """
 
 import asyncio
 import base64
 import json
 import secrets
-import socket
-import ssl
 from collections.abc import Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-import httpcore2
 from standardwebhooks import Webhook
 
 from crm.fields import utcnow
 from crm.settings import networks
 
 TIMEOUT = 15  # seconds for all of it: the look-up of the name, the connection, the answer
-LOOKUPS = 120  # threads, one for each subscription that is told at once
-MAX_ANSWER = 16 * 1024  # bytes that are read of an answer, of which only the status counts
+NOT_ALLOWED = "its address is not a public one, nor in a network of CRM_WEBHOOK_ALLOW"
 NAT64, GLOBAL = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 FINAL = {status for status in range(400, 500) if status not in (408, 425, 429)}  # the same request would fail again
 Address = IPv4Address | IPv6Address
@@ -112,61 +105,24 @@ def mask(target: str) -> str:
     return f"{url.scheme}://{user}{host}{'/****' if len(url.path) > 1 else url.path}{query}"
 
 
-class Guard(httpcore2.AnyIOBackend):
-    """Connects only to addresses that are allowed: those that the name has at this moment."""
-
-    def __init__(self, allow: str | None, is_secure: bool, lookups: Executor) -> None:
-        self._allow, self._is_secure, self._lookups = allow, is_secure, lookups
-
-    async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
-        except OSError:
-            raise Failed("its name can't be looked up") from None
-        addresses = [ip_address(entry[4][0]) for entry in found]
-        allowed = [one for one in addresses if is_allowed(one, self._allow, self._is_secure)]
-        if not allowed:
-            raise Failed("its address is not a public one, nor in a network of CRM_WEBHOOK_ALLOW")
-        error: httpcore2.NetworkError
-        for address in allowed[:4]:
-            try:
-                return await super().connect_tcp(str(address), port, *args, **options)
-            except httpcore2.NetworkError as failed:
-                error = failed
-        raise error
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Who vouches for a receiver is what the system trusts. To read that takes a while, so it is done once."""
-    return httpcore2.default_ssl_context()
-
-
 class Webhooks:
-    """Sends webhooks; keeps connections open between them."""
+    """Signs webhooks and sends them."""
 
     def __init__(self, allow: str | None) -> None:
         self._allow = allow
-        # Threads of their own: a look-up that hangs must not keep those that read the database.
-        self._lookups = ThreadPoolExecutor(LOOKUPS, "names")
-        self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
+        self._client: Any = None  # `client.Client`, once there is something to send
+        self._opening = asyncio.Lock()
 
     async def close(self) -> None:
-        for pool in self._pools.values():
-            await pool.aclose()
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            await self._client.close()
 
-    def _pool(self, scheme: str) -> httpcore2.AsyncConnectionPool:
-        if scheme not in self._pools:
-            is_secure = scheme == "https"
-            self._pools[scheme] = httpcore2.AsyncConnectionPool(
-                ssl_context=tls_context() if is_secure else None,
-                network_backend=Guard(self._allow, is_secure, self._lookups),
-                max_connections=None,
-                keepalive_expiry=3,  # seconds: many receivers close after five, and in that moment it would fail
-            )
-        return self._pools[scheme]
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                module = await asyncio.to_thread(import_module, "crm.outbox.client")
+                self._client = module.Client(self._allow)
+        return self._client
 
     async def send(self, target: str, message: Message, secrets: Iterable[str]) -> int:
         """The status, 2xx. Raises Failed, whatever went wrong: what is not recorded would be sent again for ever."""
@@ -177,15 +133,13 @@ class Webhooks:
             raise
         except TimeoutError:
             raise Failed(f"no answer within {TIMEOUT} seconds") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            raise Failed(f"the connection failed: {type(error).__name__}") from None
         except Exception as error:
             raise Failed(f"failed: {type(error).__name__}") from None
 
     async def _post(self, url: SplitResult, message: Message, secrets: Iterable[str]) -> int:
         now = utcnow()
         signatures = (Webhook(secret).sign(message.id, now, message.body) for secret in secrets)
-        headers: dict[str | bytes, str | bytes] = {
+        headers = {
             "Content-Type": "application/json",
             "User-Agent": "mini-crm",
             "webhook-id": message.id,
@@ -196,25 +150,13 @@ class Webhooks:
             user = unquote_to_bytes(url.netloc.rpartition("@")[0])
             headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
         host, query = url.netloc.rpartition("@")[2], f"?{url.query}" if url.query else ""
-        address = f"{url.scheme}://{host}{url.path or '/'}{query}"
-        content = message.body.encode()
-        async with self._pool(url.scheme).stream("POST", address, headers=headers, content=content) as answer:
-            if not 200 <= answer.status < 300:
-                retry_after = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
-                raise Failed(f"answered {answer.status}", answer.status, _seconds(retry_after.decode("latin-1")))
-            await _read_little(answer)
-            return answer.status
-
-
-async def _read_little(answer: httpcore2.Response) -> None:
-    """It says nothing to us; but only when it is read the connection can be used again."""
-    size = 0
-    with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError):
-        async with asyncio.timeout(1):
-            async for part in answer.aiter_stream():
-                size += len(part)
-                if size > MAX_ANSWER:
-                    return
+        client = self._client or await self._open()
+        status, retry_after = await client.post(
+            f"{url.scheme}://{host}{url.path or '/'}{query}", headers, message.body.encode()
+        )
+        if not 200 <= status < 300:
+            raise Failed(f"answered {status}", status, _seconds(retry_after))
+        return int(status)
 
 
 def _seconds(retry_after: str) -> float:

@@ -222,6 +222,10 @@ def test_telegram_gets_plain_text_and_no_log_or_answer_shows_the_token(
     [
         *("json://127.0.0.1", "xmls://127.0.0.1", "form://127.0.0.1", "dbus://", "gnome://", "windows://", "syslog://"),
         *("fcm://project@key/device?keyfile=/etc/passwd", "vapid://crm@team.example/person"),
+        *(
+            "workflows://host/workflow/signature?template=/etc/passwd",
+            "tgram://123456789:abcdefghijklmnopqrstuvwxyzABCDEFGH/1?template=/etc/passwd",
+        ),
         *("nothing://here", "tgram://", "hello", "mailto://", "ftp://files.example", "javascript:alert(1)", "://"),
     ],
 )
@@ -240,8 +244,8 @@ def test_without_the_library_it_is_501_and_webhooks_work(told: Api, monkeypatch:
     subscribe(told, "https://example.com/hook")
 
 
-def test_the_library_is_not_loaded_before_it_is_needed() -> None:
-    code = "import sys, crm.main; sys.exit('apprise' in sys.modules)"
+def test_the_libraries_that_send_are_not_loaded_before_they_are_needed() -> None:
+    code = "import sys, crm.main; sys.exit(bool({'apprise', 'aiohttp'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], env={"PATH": ""}).returncode == 0
 
 

@@ -1,5 +1,6 @@
 """Webhooks: signed, in order, with the same id over retries, and whatever a receiver does."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -18,7 +19,7 @@ import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from crm.api import subscriptions
-from crm.outbox import deliveries, sender, webhooks
+from crm.outbox import client, deliveries, sender, webhooks
 from crm.outbox.webhooks import is_allowed, new_secret
 from tests.api.test_metrics import scrape
 from tests.conftest import Api, app_on, local
@@ -232,6 +233,19 @@ def test_a_changed_filter_counts_from_where_the_subscription_stands(told: Api, r
     assert receiver.ids[1:] == ["evt_1", "evt_2", "evt_3"]
 
 
+def test_a_filter_that_is_changed_while_a_webhook_is_under_way_counts_too(told: Api, receiver: Receiver) -> None:
+    """Else the cursor would be moved over what only the new one wants."""
+    subscribe(told, receiver.url, types=["contact.closed"])
+    contacts(told, 3)
+    receiver.answers = [Answer(wait=60)]  # until it is over
+    told.close(1)
+    receiver.wait_for(1)
+    told.patch("/subscriptions/1", {"types": None})
+    receiver.is_over.set()
+    receiver.wait_for(5)
+    assert receiver.ids == ["evt_4", "evt_1", "evt_2", "evt_3", "evt_4"]
+
+
 def test_an_outage_of_the_receiver_loses_nothing(
     told: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +456,29 @@ def test_a_name_that_leads_to_this_machine_is_refused_when_it_is_connected_to(
     assert receiver.got == []
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "[::1]", "[::ffff:127.0.0.1]"]
+)
+def test_no_spelling_of_this_machines_address_leads_to_it(receiver: Receiver, host: str) -> None:
+    """Not even of one that was there before it was refused, or that only the connection makes an address of."""
+
+    async def send(scheme: str) -> None:
+        port, message, hooks = (
+            receiver.url.split(":")[2],
+            webhooks.Message("evt_1", "{}"),
+            webhooks.Webhooks("10.0.0.0/8"),
+        )
+        try:
+            with pytest.raises(webhooks.Failed):
+                await hooks.send(f"{scheme}://{host}:{port}", message, [new_secret()])
+        finally:
+            await hooks.close()
+
+    for scheme in ("http", "https"):
+        asyncio.run(send(scheme))
+    assert receiver.got == []
+
+
 def test_a_name_that_changes_its_address_leads_nowhere_else(
     told: Api, receiver: Receiver, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,11 +512,11 @@ def test_https_checks_the_certificate_of_the_name(
     with receiving(tls) as receiver:
         port = receiver.url.split(":")[2].removesuffix("/hook")
         for name, context in (("right", ssl.create_default_context), ("right", trusting), ("wrong", trusting)):
-            monkeypatch.setattr(webhooks, "tls_context", context)
-            with local(app_on(database, webhook_allow="127.0.0.1/32")) as client:
-                subscription_id = subscribe(Api(client), f"https://{name}.example:{port}", is_active=False)["id"]
-                Api(client).post(f"/subscriptions/{subscription_id}/test", expect=202)
-                until(lambda i=subscription_id: log_of(Api(client), i), lambda log: log[0]["outcome"] != "waiting")
+            monkeypatch.setattr(client, "tls_context", context)
+            with local(app_on(database, webhook_allow="127.0.0.1/32")) as caller:
+                subscription_id = subscribe(Api(caller), f"https://{name}.example:{port}", is_active=False)["id"]
+                Api(caller).post(f"/subscriptions/{subscription_id}/test", expect=202)
+                until(lambda i=subscription_id: log_of(Api(caller), i), lambda log: log[0]["outcome"] != "waiting")
     told_of = sql(database, "SELECT outcome, status FROM delivery ORDER BY id")
     assert told_of == [("failed", None), ("delivered", 204), ("failed", None)]
     assert [one.headers["host"] for one in receiver.got] == [f"right.example:{port}"]
