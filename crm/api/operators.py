@@ -32,9 +32,9 @@ class OperatorUpdate(Input):
 
 
 class OperatorPublic(OperatorBase, Record):
-    on_shift: bool = Field(description="Whether it is in its hours now; off shift it gets nothing automatically.")
-    shift_until: datetime | None = Field(description="When that changes; null: it has no hours, and is always on.")
     load: int = Field(description="Contacts that are new or in progress, over all sources.")
+    on_shift: bool = Field(description="Whether it is in its hours now; off shift it gets nothing automatically.")
+    shift_until: datetime | None = Field(description="When that changes; null: never, such as without hours.")
 
 
 class OperatorSource(SQLModel):
