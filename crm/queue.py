@@ -61,9 +61,8 @@ def _queues_of_operator() -> Any:
     mine = (col(SourceOperator.operator_id) == bindparam("operator_id"), col(SourceOperator.weight) > 0)
     queues = _queues(sqlalchemy.select(col(SourceOperator.source_id)).where(*mine).distinct())
     own = aliased(SourceOperator)
-    has_own = exists().where(
-        col(own.source_id) == queues.c.source_id, col(own.topic) == queues.c.topic, col(own.weight) > 0
-    )
+    here = (col(own.source_id) == queues.c.source_id, col(own.topic) == queues.c.topic)
+    has_own = exists().where(*here, col(own.weight) > 0).correlate(queues)  # by itself it would not, from two levels up
     drawn_from = case((has_own, queues.c.topic), else_="")  # see entries_for
     serves = exists().where(
         *mine, col(SourceOperator.source_id) == queues.c.source_id, col(SourceOperator.topic) == drawn_from

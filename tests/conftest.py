@@ -27,6 +27,7 @@ from crm.db import open_database
 from crm.main import create_app
 from crm.settings import Settings
 from tests import leaks, postgres
+from tests.day.shifts import Clock, set_clock
 from tests.effort import IS_RELEASE, effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
 
@@ -225,3 +226,16 @@ def client(database: str) -> Iterator[TestClient]:
 @pytest.fixture
 def api(client: TestClient) -> Api:
     return Api(client)
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """At eight on a Monday, for the service of this process too."""
+    with set_clock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def without_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due is done by calls only; to be asked for before the service."""
+    monkeypatch.setattr("crm.clock.EVERY", 1000)

@@ -20,7 +20,8 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 from crm.models import Operator, ShiftPlan
 
 DAY = timedelta(days=1)
-AHEAD = 15 * DAY  # two weeks, for a span may be gone in the hour that daylight saving skips; and one day, for zones
+AHEAD = 15  # days: two weeks, for a span may be gone in the hour that daylight saving skips; and one day, for zones
+FIRST, LAST = 3, date.max.toordinal() - 2  # days that have others beside them
 SKEW = timedelta(minutes=1)  # how far the clocks of two hosts may be apart
 
 PLANS: Any = sqlalchemy.select(
@@ -58,9 +59,7 @@ class Plan(NamedTuple):
         for begin, end, works in reversed([*self.exceptions]):
             if begin <= moment < end:
                 return works
-        here = moment.astimezone(self.zone).date()
-        days = (here - DAY, here)
-        return not self.hours or any(begin <= moment < end for begin, end in self._spans(days))
+        return not self.hours or any(begin <= moment < end for begin, end in self._spans(moment, 1))
 
     def state(self, moment: datetime) -> tuple[bool, datetime | None]:
         """Whether it is a time of work, and when that changes next; None: never. In UTC."""
@@ -72,12 +71,13 @@ class Plan(NamedTuple):
         """Where a change may be: of the exceptions, and of the hours after the moment and after each exception."""
         bounds = {bound for begin, end, _ in self.exceptions for bound in (begin, end)}
         firsts = [moment, *(end for _, end, _ in self.exceptions if end > moment)]
-        days = {(first - DAY + n * DAY).astimezone(self.zone).date() for first in firsts for n in range(AHEAD.days + 2)}
-        return bounds.union(*self._spans(days))
+        return bounds.union(*(period for first in firsts for period in self._spans(first, AHEAD)))
 
-    def _spans(self, days: Iterable[date]) -> Iterator[Period]:
-        """The hours that begin on these days. What daylight saving skips or repeats is read as with fold 0."""
-        for day in days:
+    def _spans(self, first: datetime, days: int) -> Iterator[Period]:
+        """The hours of so many days from a moment in UTC on, and of those around it: the local date is another one at
+        times, and a day may be skipped. What daylight saving skips or repeats is read as with fold 0."""
+        number = first.toordinal()
+        for day in map(date.fromordinal, range(max(number - 2, FIRST), min(number + days + 1, LAST))):
             for weekday, begin, end in self.hours:
                 if weekday == day.weekday():
                     last = day + DAY if end <= begin else day

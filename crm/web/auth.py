@@ -41,7 +41,7 @@ OPEN_TO: dict[str, tuple[Role, ...]] = {"create_contact": ("source",), "get_metr
 OPEN_TO |= dict.fromkeys(("list_events", "stream_events"), ("source", "operator"))
 OPEN_TO |= dict.fromkeys(
     (
-        *("list_operators", "get_operator_detail", "update_operator", "get_operator_stats"),
+        *("list_operators", "get_operator_detail", "update_operator", "get_operator_stats", "get_shifts"),
         *("list_contacts", "get_contact", "update_contact_status"),
         *("list_leads", "get_lead_detail", "list_lead_contacts"),
         *("get_session", "list_sessions", "delete_session"),

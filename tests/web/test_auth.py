@@ -72,6 +72,8 @@ TABLE = """
     DELETE /operators/1                 403 403 403 403 403 409
     POST /operators/1/release           403 403 403 403 403 200
     GET /operators/1/stats              403 403 200 404 403 200
+    GET /operators/1/shifts             403 403 200 404 403 200
+    PUT /operators/1/shifts             403 403 403 403 403 422
     POST /sources/                      403 403 403 403 403 422
     GET /sources/                       403 403 403 403 403 200
     GET /sources/1                      403 403 403 403 403 200
