@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
-from sqlalchemy import BigInteger, CheckConstraint, Integer, text
+from sqlalchemy import BigInteger, CheckConstraint, Integer, false, text, true
 from sqlmodel import Field
 
 MAX_ID = 2**63 - 1
@@ -140,6 +140,10 @@ def _string_or_integer(max_length: int, pattern: str) -> WithJsonSchema:
 
 def one_of(column: str, values: Any) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values.__args__)})", name=column)
+
+
+# What the rows that are there have in a column that comes later.
+YES, NO, EMPTY = ({"server_default": value} for value in (true(), false(), text("''")))
 
 
 def where(predicate: Any) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from crm.api import (
     stats,
     subscriptions,
 )
-from crm.clock import keep_time
+from crm.day.clock import keep_time
+from crm.day.due import catch_up
 from crm.day.shifts import recompute_shifts
 from crm.db import open_database
 from crm.fields import utcnow
@@ -122,9 +123,10 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
 
     def begin(connection: Connection) -> None:
         recompute_shifts(connection, utcnow(), settings.time_zone)
-        distributor = Distributor(connection, rng)
-        distributor.catch_up()
-        distributor.hand_out()  # an older version may have left contacts waiting for whom there is room
+        catch_up(connection, rng)
+        Distributor(
+            connection, rng
+        ).hand_out()  # an older version may have left contacts waiting for whom there is room
 
     database.start(begin, settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times

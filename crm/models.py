@@ -6,11 +6,11 @@ Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone su
 """
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, false, text, true
+from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from crm import fields
@@ -59,19 +59,8 @@ class Operator(OperatorBase, Row, table=True):
         {"sqlite_autoincrement": True},
     )
     # Both follow from the plan of the shifts, see `day.shifts`.
-    on_shift: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
+    on_shift: bool = Field(default=True, sa_column_kwargs=fields.YES)
     shift_until: datetime | None = None
-
-
-class ShiftPlan(SQLModel, table=True):
-    """When an operator works; without a row always. `zone`: its own time zone, or that of the settings."""
-
-    __tablename__ = "shift_plan"
-    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
-    time_zone: str | None = Field(max_length=64)
-    zone: str = Field(max_length=64)
-    hours: list[dict[str, Any]] = Field(sa_type=JSON)
-    exceptions: list[dict[str, Any]] = Field(sa_type=JSON)
 
 
 class SourceBase(SQLModel):
@@ -91,7 +80,7 @@ class SourceBase(SQLModel):
     )
     silence_pauses: bool = Field(
         default=False,
-        sa_column_kwargs={"server_default": false()},
+        sa_column_kwargs=fields.NO,
         description="Who let one pass is set inactive, unless nobody else could take the next.",
     )
 
@@ -173,16 +162,15 @@ class ContactRecord(ContactBase):
     source_id: int = Field(foreign_key="source.id", sa_type=fields.BIG)
     operator_id: int | None = Field(foreign_key="operator.id", sa_type=fields.BIG)
     status: fields.ContactStatus = Field(sa_type=String(16))
-    topic: str = Field(
-        default="",
-        max_length=100,
-        sa_column_kwargs={"server_default": text("''")},
-        description="What it is about; empty: nothing in particular.",
-    )
+    topic: str = Field(default="", max_length=100, sa_column_kwargs=fields.EMPTY, description="What it is about.")
     due_at: datetime | None = Field(default=None, description="When it is passed on, unless it is started before.")
     identity_note: str | None = Field(description="What of the identifiers could not be used, and why.")
     assigned_at: datetime | None = Field(description="The first assignment; null while nobody has had it.")
     closed_at: datetime | None
+
+
+IN_TURN = (text("priority DESC"), "id")
+COUNTED = ("source_id", "operator_id", "created_at")  # what statistics count by
 
 
 class Contact(ContactRecord, Row, table=True):
@@ -202,11 +190,8 @@ class Contact(ContactRecord, Row, table=True):
         Index("uq_contact_event_id", "source_id", "event_id", unique=True, **fields.where(fields.HAS_EVENT)),
         Index("ix_contact_load", "operator_id", "id", "status", **fields.where(fields.IS_OPEN)),
         # The queue in the order of handing out: of one source and topic, and of all.
-        Index(
-            *("ix_contact_queue_source", "source_id", "topic", text("priority DESC"), "id"),
-            **fields.where(fields.IS_PENDING),
-        ),
-        Index("ix_contact_queue", text("priority DESC"), "id", **fields.where(fields.IS_PENDING)),
+        Index("ix_contact_queue_source", "source_id", "topic", *IN_TURN, **fields.where(fields.IS_PENDING)),
+        Index("ix_contact_queue", *IN_TURN, **fields.where(fields.IS_PENDING)),
         Index("ix_contact_waits_since", "waits_since", **fields.where(fields.IS_NOT_OVERDUE_YET)),
         Index("ix_contact_due_at", "due_at", **fields.where(fields.IS_DUE_ONCE)),
         # The lists: id gives the order, status is there to filter on without reading the row.
@@ -217,18 +202,14 @@ class Contact(ContactRecord, Row, table=True):
         # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
-        Index(
-            *("ix_contact_topic", "topic", "id", "source_id", "operator_id", "created_at", "is_sticky"),
-            **fields.where(fields.HAS_TOPIC),
-        ),
-        Index("ix_contact_sticky", "source_id", "operator_id", "created_at", **fields.where(fields.IS_STICKY)),
+        Index("ix_contact_topic", "topic", "id", *COUNTED, "is_sticky", **fields.where(fields.HAS_TOPIC)),
+        Index("ix_contact_sticky", *COUNTED, **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )
     waits_since: datetime | None = None  # of a pending one, until it is said that it is overdue
-    # Whether its operator has it because the lead was theirs.
-    is_sticky: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    is_sticky: bool = Field(default=False, sa_column_kwargs=fields.NO)  # its operator has it for the lead's sake
 
 
 class ContactCreate(ContactBase, Input):
@@ -322,33 +303,3 @@ class AssignmentPublic(AssignmentBase, Record):
 
 class ContactDetail(ContactPublic):
     history: list[AssignmentPublic] = Field(description="What happened to it, oldest first.")
-
-
-class ApiKey(Row, table=True):
-    __tablename__ = "api_key"
-    __table_args__ = (
-        fields.one_of("role", fields.Role),
-        CheckConstraint("(role = 'source') = (source_id IS NOT NULL)", name="source_id"),
-        CheckConstraint("(role = 'operator') = (operator_id IS NOT NULL)", name="operator_id"),
-        UniqueConstraint("hash"),
-        {"sqlite_autoincrement": True},
-    )
-    name: str = Field(max_length=100)
-    role: str = Field(max_length=16)
-    source_id: int | None = Field(default=None, foreign_key="source.id", ondelete="CASCADE", sa_type=fields.BIG)
-    operator_id: int | None = Field(default=None, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
-    prefix: str = Field(max_length=16)
-    hash: str = Field(max_length=64)
-    last_used_at: datetime | None = None
-
-
-class BrowserSession(Row, table=True):
-    """A browser that is signed in: `hash` is of the token in its cookie, `key_hash` of the key that began it."""
-
-    __tablename__ = "browser_session"
-    __table_args__ = (UniqueConstraint("hash"), {"sqlite_autoincrement": True})
-    hash: str = Field(max_length=64)
-    key_hash: str = Field(max_length=64)  # no foreign key: that of the settings has no row
-    expires_at: datetime
-    last_used_at: datetime
-    user_agent: str | None = Field(max_length=200)

@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, case, exists, func, insert, or_, update
+from sqlalchemy import Connection, bindparam, case, exists, func, insert, update
 from sqlalchemy.orm import aliased
-from sqlmodel import col, select
+from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.day.shifts import IS_ANY_DUE, switch_shifts
 from crm.db.base import is_alone
+from crm.db.sql import topics_of_queue
 from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, entries_for, obstacle, unseen
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
-from crm.fields import IS_NOT_OVERDUE_YET, IS_OPEN, IS_PENDING, MAX_ID, Happened, Moved, utcnow
+from crm.fields import IS_OPEN, IS_PENDING, MAX_ID, Happened, Moved, utcnow
 from crm.models import Assignment, Contact, Operator, Source, SourceOperator
 
 ADD_ASSIGNMENT = insert(Assignment).inline()
@@ -33,33 +33,17 @@ QUEUE = CONTACTS.where(
 ).limit(200)
 
 
-def _queues(sources: Any) -> Any:
-    """Of each source in this select the topics of what waits there, as a table (source_id, topic).
-
-    From one topic to the next in the index of the queue, so that thousands which wait for one topic are not read.
-    """
-
-    def next_topic(source_id: Any, *above: Any) -> Any:
-        here = select(col(Contact.topic)).where(col(Contact.source_id) == source_id, IS_PENDING, *above)
-        return here.order_by(col(Contact.topic)).limit(1).scalar_subquery().label("topic")
-
-    of = sources.subquery("of")
-    found = sqlalchemy.select(of.c.source_id, next_topic(of.c.source_id)).cte("queues", recursive=True)
-    above = next_topic(found.c.source_id, col(Contact.topic) > found.c.topic)
-    return found.union_all(sqlalchemy.select(found.c.source_id, above).where(found.c.topic.is_not(None)))
-
-
 def _read(queues: Any, *conditions: Any) -> Any:
     return sqlalchemy.select(queues.c.source_id, queues.c.topic).where(queues.c.topic.is_not(None), *conditions)
 
 
-ALL_QUEUES = _read(_queues(sqlalchemy.select(col(Source.id).label("source_id"))))
-QUEUES_OF_SOURCE = _read(_queues(sqlalchemy.select(bindparam("source_id").label("source_id"))))
+ALL_QUEUES = _read(topics_of_queue(sqlalchemy.select(col(Source.id).label("source_id"))))
+QUEUES_OF_SOURCE = _read(topics_of_queue(sqlalchemy.select(bindparam("source_id").label("source_id"))))
 
 
 def _queues_of_operator() -> Any:
     mine = (col(SourceOperator.operator_id) == bindparam("operator_id"), col(SourceOperator.weight) > 0)
-    queues = _queues(sqlalchemy.select(col(SourceOperator.source_id)).where(*mine).distinct())
+    queues = topics_of_queue(sqlalchemy.select(col(SourceOperator.source_id)).where(*mine).distinct())
     own = aliased(SourceOperator)
     here = (col(own.source_id) == queues.c.source_id, col(own.topic) == queues.c.topic)
     has_own = exists().where(*here, col(own.weight) > 0).correlate(queues)  # by itself it would not, from two levels up
@@ -86,17 +70,6 @@ LAST_OPERATOR: Any = (
     .order_by(col(Contact.id).desc())
     .limit(1)
 )
-IS_SILENT = col(Contact.due_at) <= bindparam("now", type_=UTCDateTime())
-SILENT: Any = CONTACTS.order_by(None).where(IS_SILENT).order_by(col(Contact.due_at), col(Contact.id)).limit(500)
-HAD = select(col(Assignment.operator_id)).where(
-    col(Assignment.contact_id) == bindparam("contact_id"), col(Assignment.operator_id).is_not(None)
-)
-SET_DUE = (
-    update(Contact).where(col(Contact.id) == bindparam("contact")).values(due_at=bindparam("due", type_=UTCDateTime()))
-)
-PAUSE = update(Operator).where(col(Operator.id) == bindparam("operator")).values(is_active=False)
-# Whether `Distributor.catch_up` has something to do.
-IS_DUE = or_(IS_ANY_DUE, exists().where(IS_SILENT))
 MOVE = (
     update(Contact)
     .where(col(Contact.id) == bindparam("contact"))
@@ -110,15 +83,6 @@ MOVE = (
     )
 )
 
-WAS_OVERDUE = exists().where(col(Assignment.contact_id) == col(Contact.id), col(Assignment.reason) == "overdue")
-OVERDUE: Any = (
-    sqlalchemy.select(col(Contact.id), WAS_OVERDUE.label("was_overdue"))
-    .where(col(Contact.waits_since) < bindparam("before", type_=UTCDateTime()), IS_NOT_OVERDUE_YET)
-    .order_by(col(Contact.waits_since))
-    .limit(500)
-)
-SEEN = update(Contact).where(col(Contact.id).in_(bindparam("ids", expanding=True))).values(waits_since=None)
-
 
 def line(contact_id: int, operator_id: int | None, reason: Happened, now: datetime) -> dict[str, Any]:
     """Of the history, for ADD_ASSIGNMENT: what happened to a contact besides that it was moved."""
@@ -130,25 +94,6 @@ def read_last_operator(connection: Connection, lead_id: int) -> int | None:
     """Who has, or had, the newest of the lead's contacts that anybody did."""
     found = connection.execute(LAST_OPERATOR, {"lead_id": lead_id}).one_or_none()
     return None if found is None else int(found.operator_id)
-
-
-def is_due(connection: Connection, now: datetime) -> bool:
-    """Whether there is something for `Distributor.catch_up`."""
-    return bool(connection.execute(sqlalchemy.select(IS_DUE), {"now": now}).scalar_one())
-
-
-def is_any_overdue(connection: Connection, before: datetime) -> bool:
-    return connection.execute(OVERDUE, {"before": before}).first() is not None
-
-
-def tell_overdue(connection: Connection, before: datetime) -> None:
-    """Writes into the history which contacts have waited since before that moment, once for each contact: of the first
-    500, so that others can write in between."""
-    now = utcnow()
-    overdue = connection.execute(OVERDUE, {"before": before}).all()
-    if lines := [line(contact.id, None, "overdue", now) for contact in overdue if not contact.was_overdue]:
-        connection.execute(ADD_ASSIGNMENT, lines)
-    connection.execute(SEEN, {"ids": [contact.id for contact in overdue]})
 
 
 class Distributor:
@@ -168,20 +113,6 @@ class Distributor:
         self._moves: list[dict[str, Any]] = []  # not written yet
         self._history: list[dict[str, Any]] = []
 
-    def catch_up(self) -> None:
-        """Does what is due by time, for it comes before every draw: switches shifts, passes on what was not accepted,
-        and hands out the room that this makes. In a transaction that is alone. Doing it twice changes nothing.
-        """
-        if not is_due(self._connection, self._now):
-            return
-        came = switch_shifts(self._connection, self._now)
-        self._forget()
-        left = {self._pass_on(contact) for contact in self._connection.execute(SILENT, {"now": self._now}).all()}
-        self._write()
-        if came or any(left):
-            self._forget()
-            self.hand_out()
-
     def hand_out(self, source_id: int | None = None) -> int:
         """Hands out what waits at this source, or at all; returns how many contacts got an operator."""
         queues, of = (QUEUES_OF_SOURCE, {"source_id": source_id}) if source_id else (ALL_QUEUES, {})
@@ -194,16 +125,15 @@ class Distributor:
         """
         return self._from_queue(self._waiting_for(operator_id))
 
-    def close(self, contact_id: int, operator_id: int | None) -> None:
-        """Writes into the history that the contact, which is closed by now, is that, and hands out the place.
+    def close(self, contact_id: int, operator_id: int | None) -> bool:
+        """Writes into the history that the contact, which is closed by now, is that; returns whether somebody waits for
+        the place.
 
-        Raises NotAlone if somebody waits for it: before the line is written, else the id that it took would be missing.
+        Raises NotAlone if so: before the line is written, else the id that it took would be missing.
         """
-        queues = self._waiting_for(operator_id) if operator_id is not None else []
+        is_wanted = operator_id is not None and bool(self._waiting_for(operator_id))
         self._connection.execute(ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
-        if queues:
-            self.catch_up()
-            self._from_queue(queues)
+        return is_wanted
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
         """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
@@ -244,38 +174,23 @@ class Distributor:
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
 
-    def _pass_on(self, contact: Any) -> int | None:
-        """Draws a contact that was not accepted in time among those who never had it (design.md, "Acceptance").
-
-        Returns the id of who had it until now, if it went to another.
-        """
-        settings, silent = self._read_settings(contact.source_id), contact.operator_id
-        if settings.accept_within is None:  # by now
-            self._connection.execute(SET_DUE, {"contact": contact.id, "due": None})
-            return None
-        had = set(self._connection.execute(HAD, {"contact_id": contact.id}).scalars())
+    def pass_on(self, contact: Any, had: Collection[int | None]) -> int | None:
+        """Draws a contact among others than these, with the reason `silent`; returns who has it now, if anybody."""
         drawn, seen = self._draw(contact, excluded=had)
-        if drawn is not None:
-            self._give(contact, drawn.operator_id, "silent", seen)
-            self._write()
-            self._loads.pop(silent, None)
-            if settings.silence_pauses and self._could_take(contact, besides=silent):
-                self._connection.execute(PAUSE, {"operator": silent})
-                note(self._connection, "operator paused", operator_id=silent, contact_id=contact.id)
-                self._entries.clear()
-            return int(silent)
-        due = None
-        if any(entry.weight and entry.operator_id not in had for entry in self._read_entries(contact)):
-            due = self._now + timedelta(seconds=settings.accept_within)  # somebody may come, or get room
-        else:
-            self._connection.execute(ADD_ASSIGNMENT, line(contact.id, silent, "unaccepted", self._now))
-        self._connection.execute(SET_DUE, {"contact": contact.id, "due": due})
-        return None
+        if drawn is None:
+            return None
+        self._give(contact, drawn.operator_id, "silent", seen)
+        self._write()
+        self._loads.pop(contact.operator_id, None)
+        return int(drawn.operator_id)
 
-    def _could_take(self, contact: Any, besides: int) -> bool:
-        """Whether somebody else is eligible for what comes next."""
-        others = (entry for entry in self._read_entries(contact) if entry.operator_id != besides)
-        return any(not obstacle(entry) and self._load(entry.operator_id) < entry.max_load for entry in others)
+    def serves(self, contact: Any) -> dict[int, bool]:
+        """The operators with a weight for it, by id, and whether each is eligible now."""
+        return {
+            entry.operator_id: not obstacle(entry) and self._load(entry.operator_id) < entry.max_load
+            for entry in self._read_entries(contact)
+            if entry.weight
+        }
 
     def _waiting_for(self, operator_id: int) -> Sequence[Any]:
         """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
@@ -347,13 +262,6 @@ class Distributor:
             found = self._connection.execute(LAST_OPERATOR, {"lead_id": contact.lead_id}).one_or_none()
             self._last_operators[contact.lead_id] = tuple(found) if found else (0, 0)
         return self._last_operators[contact.lead_id][1]
-
-    def _forget(self) -> None:
-        """What was read, for something else has changed it."""
-        self._settings.clear()
-        self._entries.clear()
-        self._loads.clear()
-        self._last_operators.clear()
 
     def _seen_by_hand(self, contact: Any, operator: Operator, load: int) -> list[dict[str, Any]]:
         """What a draw would have stored, had it drawn this operator; one who doesn't serve the source has weight 0."""

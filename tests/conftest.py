@@ -238,4 +238,4 @@ def clock() -> Iterator[Clock]:
 @pytest.fixture
 def without_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is due is done by calls only; to be asked for before the service."""
-    monkeypatch.setattr("crm.clock.EVERY", 1000)
+    monkeypatch.setattr("crm.day.clock.EVERY", 1000)

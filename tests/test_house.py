@@ -13,10 +13,10 @@ LEVELS: list[set[str]] = [
     {"main", "tools"},
     {"api"},
     {"web"},
-    {"outbox", "clock"},
+    {"outbox", "day"},
     {"queue"},
     {"distribution"},
-    {"identity", "db", "day"},
+    {"identity", "db"},
     {"models", "settings"},
     {"fields", "events", "errors"},
 ]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
 from crm import models
+from crm.day.due import catch_up
 from crm.db.base import get_row, lock_operator
 from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
@@ -130,7 +131,9 @@ def change_status(
         closed_at = now if status == "closed" else None
         connection.execute(SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
         if closed_at:
-            Distributor(connection, rng).close(contact_id, owner.operator_id)
+            if Distributor(connection, rng).close(contact_id, owner.operator_id):
+                catch_up(connection, rng)
+                Distributor(connection, rng).hand_out_to(owner.operator_id)
         else:
             connection.execute(ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))
     return read_contact(connection, contact_id)

@@ -12,10 +12,11 @@ from sqlmodel import Field, Session, col, select
 from crm.db.base import get_row
 from crm.events import note
 from crm.fields import Id, Name, Role
-from crm.models import ApiKey, Input, Operator, Record, Source
+from crm.models import Input, Operator, Record, Source
 from crm.web.answers import responses
 from crm.web.auth import digest_of
 from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.tables import ApiKey
 
 router = APIRouter(prefix="/keys", tags=["Keys"])
 

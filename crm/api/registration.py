@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, exists, func, literal_column
 from sqlmodel import SQLModel, col, select
 
 from crm.api.contacts import read_contact
+from crm.day.due import IS_DUE, catch_up
 from crm.db.base import is_alone, lock_operator
 from crm.db.sql import add_rows, next_id
 from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw, entries_for
@@ -20,7 +21,6 @@ from crm.events import note, note_assigned
 from crm.fields import BIG, HAS_EVENT, Moved, utcnow
 from crm.identity import KINDS, OWNERS, Claim
 from crm.models import (
-    ApiKey,
     Assignment,
     Contact,
     ContactCreate,
@@ -34,10 +34,11 @@ from crm.models import (
     SourceOperator,
     SourceRef,
 )
-from crm.queue import IS_DUE, Distributor, read_last_operator
+from crm.queue import read_last_operator
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
 from crm.web.deps import ServiceDep
+from crm.web.tables import ApiKey
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"])
 
@@ -92,7 +93,7 @@ def register(
     if arrival.is_due:
         if not is_alone(connection):
             raise NotAlone
-        Distributor(connection, rng).catch_up()
+        catch_up(connection, rng)
         arrival, entries = look_up(connection, body, claim, caller, now)
     owners = {kind: owner for kind in KINDS if (owner := getattr(arrival, f"owner_of_{kind}")) is not None}
     lead_id = next(iter(owners.values()), None)

@@ -12,11 +12,12 @@ from crm.db.base import get_row
 from crm.errors import Conflict, Forbidden, NotFound
 from crm.events import note
 from crm.fields import ApiKeyText, Role, utcnow
-from crm.models import BrowserSession, Input, Operator, Record
+from crm.models import Input, Operator, Record
 from crm.web.answers import responses
 from crm.web.auth import HEADER, Caller, CallerDep, Callers, digest_of, local_caller
 from crm.web.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
 from crm.web.sessions import COOKIE, LIFETIME, check_origin, set_cookie
+from crm.web.tables import BrowserSession
 
 sign_in = APIRouter(tags=["Sessions"])  # for who has no session yet, or none any more
 router = APIRouter(tags=["Sessions"])

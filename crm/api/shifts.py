@@ -8,10 +8,10 @@ from pydantic import StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field, Session, SQLModel
 
-from crm.day.shifts import follow_plan
+from crm.day.shifts import ShiftPlan, follow_plan
 from crm.db.base import get_row
 from crm.fields import Moment, TimeZone, utcnow
-from crm.models import Input, Operator, ShiftPlan
+from crm.models import Input, Operator
 from crm.settings import Settings
 from crm.web.answers import responses
 from crm.web.auth import CallerDep

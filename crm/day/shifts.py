@@ -13,23 +13,35 @@ from typing import Any, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, exists, update
-from sqlmodel import col
+from sqlalchemy import JSON, Connection, bindparam, update
+from sqlmodel import Field, SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from crm.models import Operator, ShiftPlan
+from crm import fields
+from crm.models import Operator
 
 DAY = timedelta(days=1)
 AHEAD = 15  # days: two weeks, for a span may be gone in the hour that daylight saving skips; and one day, for zones
 FIRST, LAST = 3, date.max.toordinal() - 2  # days that have others beside them
 SKEW = timedelta(minutes=1)  # how far the clocks of two hosts may be apart
 
+
+class ShiftPlan(SQLModel, table=True):
+    """When an operator works; without a row always. `zone`: its own time zone, or that of the settings."""
+
+    __tablename__ = "shift_plan"
+    operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
+    time_zone: str | None = Field(max_length=64)
+    zone: str = Field(max_length=64)
+    hours: list[dict[str, Any]] = Field(sa_type=JSON)
+    exceptions: list[dict[str, Any]] = Field(sa_type=JSON)
+
+
 PLANS: Any = sqlalchemy.select(
     *(col(Operator.id), col(Operator.on_shift), col(Operator.shift_until)),
     *(col(ShiftPlan.zone), col(ShiftPlan.hours), col(ShiftPlan.exceptions)),
 ).join(ShiftPlan, col(ShiftPlan.operator_id) == col(Operator.id))
-IS_DUE = col(Operator.shift_until) <= bindparam("now", type_=UTCDateTime())
-IS_ANY_DUE = exists().where(IS_DUE)
+ENDS = col(Operator.shift_until) <= bindparam("now", type_=UTCDateTime())
 SWITCH = (
     update(Operator)
     .where(col(Operator.id) == bindparam("operator"))
@@ -94,7 +106,7 @@ zone = cache(ZoneInfo)
 def switch_shifts(connection: Connection, now: datetime) -> list[int]:
     """Stores what has changed by now for those whose time has come; returns who is on shift since. In a transaction
     that is alone. Who does it again finds nothing."""
-    return _store(connection, connection.execute(PLANS.where(IS_DUE), {"now": now}), now)
+    return _store(connection, connection.execute(PLANS.where(ENDS), {"now": now}), now)
 
 
 def recompute_shifts(connection: Connection, now: datetime, default_zone: str) -> None:

@@ -9,11 +9,27 @@ from itertools import chain, groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Connection, Float, Integer, bindparam, insert, inspect, or_, text
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Connection,
+    Float,
+    Integer,
+    Select,
+    bindparam,
+    insert,
+    inspect,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session, SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
+
+from crm.fields import IS_PENDING
+from crm.models import Contact
 
 
 def contains(session: Session, column: Any, part: str) -> Any:
@@ -163,3 +179,20 @@ def _inserts(*shapes: tuple[Any, ...]) -> Any:
         for columns in [inspect(table).columns]
     )
     return last.add_cte(*(other.cte(f"insert_{n}") for n, other in enumerate(others)))
+
+
+def topics_of_queue(sources: Select[Any]) -> CTE:
+    """Of each source (source_id) of a select the topics of what waits there, as a table (source_id, topic), which ends
+    with null for each source.
+
+    From one topic to the next in the index of the queue, so that thousands which wait for one topic are not read.
+    """
+
+    def next_topic(source_id: Any, *above: Any) -> Any:
+        here = select(col(Contact.topic)).where(col(Contact.source_id) == source_id, IS_PENDING, *above)
+        return here.order_by(col(Contact.topic)).limit(1).scalar_subquery().label("topic")
+
+    of = sources.subquery("of")
+    found = select(of.c.source_id, next_topic(of.c.source_id)).cte("queues", recursive=True)
+    above = next_topic(found.c.source_id, col(Contact.topic) > found.c.topic)
+    return found.union_all(select(found.c.source_id, above).where(found.c.topic.is_not(None)))

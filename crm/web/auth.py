@@ -27,8 +27,9 @@ from token_bucket import Limiter, MemoryStorage
 from crm.db.base import Database
 from crm.errors import DomainError, Forbidden, NotFound, TooManyRequests, Unauthorized
 from crm.fields import Role, utcnow
-from crm.models import ApiKey, Contact
+from crm.models import Contact
 from crm.web.sessions import COOKIE, LIFETIME, RENEW, SESSION, WrongTries, check_origin
+from crm.web.tables import ApiKey
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 from sqlalchemy import func
 from sqlmodel import Field, Session, SQLModel
 
+from crm.day.due import catch_up
 from crm.db.base import Database
 from crm.fields import Moment, utcnow, within_64_bits
 from crm.outbox.feed import Feed
@@ -97,8 +98,8 @@ def writes(handler: Callable[..., T]) -> Callable[..., Awaitable[T]]:
     @wraps(handler)
     async def route(service: Service, **request: Any) -> T:
         def work(session: Session) -> T:
+            catch_up(session.connection(), service.rng)
             distributor = Distributor(session.connection(), service.rng)
-            distributor.catch_up()
             return handler(Write(session, distributor, service.settings), **request)
 
         return await service.database.write(work)

@@ -19,7 +19,7 @@ from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.errors import Forbidden, TooManyRequests, Unauthorized
-from crm.models import ApiKey, BrowserSession
+from crm.web.tables import ApiKey, BrowserSession
 
 COOKIE = "crm_session"
 KEPT_BY_BROWSER = 400 * 24 * 3600  # seconds, the most that browsers allow; when it ends is for the service to say

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, inspect
 
-from crm.queue import is_any_overdue
+from crm.day.due import is_any_overdue
 from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
 from tests.postgres import migrated_database, server

@@ -11,9 +11,9 @@ from datetime import timedelta
 from sqlalchemy import Connection
 from sqlmodel import Session
 
+from crm.day.due import catch_up, is_any_overdue, is_due, tell_overdue
 from crm.db.base import Database
 from crm.fields import utcnow
-from crm.queue import Distributor, is_any_overdue, is_due, tell_overdue
 
 EVERY = 1.0  # seconds
 AFTER_ERROR = 10.0
@@ -28,7 +28,7 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         return is_due(connection, now) or (bool(overdue_after) and is_any_overdue(connection, now - overdue_after))
 
     def do(session: Session) -> None:
-        Distributor(session.connection(), rng).catch_up()
+        catch_up(session.connection(), rng)
         if overdue_after:
             tell_overdue(session.connection(), utcnow() - overdue_after)
 
