@@ -58,9 +58,8 @@ class Operator(OperatorBase, Row, table=True):
         Index("ix_operator_shift_until", "shift_until", **fields.where(fields.HAS_SHIFTS)),
         {"sqlite_autoincrement": True},
     )
-    # Both follow from the plan of the shifts, see `day.shifts`.
     on_shift: bool = Field(default=True, sa_column_kwargs=fields.YES)
-    shift_until: datetime | None = None
+    shift_until: datetime | None = None  # both follow from its plan: `day.shifts`
 
 
 class SourceBase(SQLModel):
@@ -169,8 +168,7 @@ class ContactRecord(ContactBase):
     closed_at: datetime | None
 
 
-IN_TURN = (text("priority DESC"), "id")
-COUNTED = ("source_id", "operator_id", "created_at")  # what statistics count by
+IN_TURN, COUNTED = (text("priority DESC"), "id"), ("created_at", "source_id", "operator_id")  # the queue; statistics
 
 
 class Contact(ContactRecord, Row, table=True):
@@ -189,8 +187,9 @@ class Contact(ContactRecord, Row, table=True):
         ),
         Index("uq_contact_event_id", "source_id", "event_id", unique=True, **fields.where(fields.HAS_EVENT)),
         Index("ix_contact_load", "operator_id", "id", "status", **fields.where(fields.IS_OPEN)),
-        # The queue in the order of handing out: of one source and topic, and of all.
-        Index("ix_contact_queue_source", "source_id", "topic", *IN_TURN, **fields.where(fields.IS_PENDING)),
+        # The queue in the order of handing out: of one source and topic; for its lists of one source, and of all.
+        Index("ix_contact_queue_topic", "source_id", "topic", *IN_TURN, **fields.where(fields.IS_PENDING)),
+        Index("ix_contact_queue_source", "source_id", *IN_TURN, **fields.where(fields.IS_PENDING)),
         Index("ix_contact_queue", *IN_TURN, **fields.where(fields.IS_PENDING)),
         Index("ix_contact_waits_since", "waits_since", **fields.where(fields.IS_NOT_OVERDUE_YET)),
         Index("ix_contact_due_at", "due_at", **fields.where(fields.IS_DUE_ONCE)),
@@ -202,7 +201,8 @@ class Contact(ContactRecord, Row, table=True):
         # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
-        Index("ix_contact_topic", "topic", "id", *COUNTED, "is_sticky", **fields.where(fields.HAS_TOPIC)),
+        Index("ix_contact_topic", "topic", "id", **fields.where(fields.HAS_TOPIC)),
+        Index("ix_contact_topic_counts", *COUNTED, "topic", "is_sticky", **fields.where(fields.HAS_TOPIC)),
         Index("ix_contact_sticky", *COUNTED, **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),

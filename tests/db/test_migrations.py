@@ -22,7 +22,11 @@ from tests.conftest import Api, local, settings_of
 from tests.postgres import connected, server, sql
 from tests.service import run, serving, start
 
-EXPRESSIONS = {"ix_contact_queue", "ix_contact_queue_source"}  # Alembic can't compare their DESC
+EXPRESSIONS = {
+    "ix_contact_queue",
+    "ix_contact_queue_source",
+    "ix_contact_queue_topic",
+}  # Alembic can't compare their DESC
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -160,7 +160,8 @@ def test_what_came_lately_is_read_in_an_index_by_time(api: Api, database: str, c
             if re.search(r"count\(\*\).*\bcreated_at >=", statement, re.DOTALL) and "IN ('new'" not in statement
         ]
     engine.dispose()
-    assert [plan for plan in plans if "ix_contact_created_at" not in plan] == []
+    by_time = "ix_contact_(created_at|sticky|topic)"  # the others hold few: who came back, and who has a topic
+    assert [plan for plan in plans if not re.search(by_time, plan)] == []
     assert plans
 
 

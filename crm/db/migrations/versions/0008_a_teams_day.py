@@ -16,7 +16,6 @@ branch_labels = None
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-IS_PENDING = sa.text("status = 'pending'")
 OLD_MOVES = " OR ".join(f"reason = '{old}'" for old in ("queued", "from_queue", "manual", "forced", "released"))
 CHECKS = {
     ("source", "sticky"): "sticky IN ('off', 'prefer')",
@@ -33,15 +32,20 @@ COLUMNS: list[tuple[str, sa.Column[Any]]] = [
     ("contact", sa.Column("due_at", UTCDateTime(), nullable=True)),
     ("contact", sa.Column("is_sticky", sa.Boolean(), server_default=sa.false(), nullable=False)),
 ]
-INDEXES = {  # by name: the columns, which rows, and as in 0001 how many there are of a kind
+COUNTED = ["created_at", "source_id", "operator_id"]
+INDEXES: dict[
+    str, tuple[list[Any], str, str]
+] = {  # by name: the columns, which rows, and as in 0001 how many there are of a kind
     "ix_operator_shift_until": (["shift_until"], "shift_until IS NOT NULL", "100 1"),
     "ix_contact_due_at": (["due_at"], "due_at IS NOT NULL", "1000 1"),
-    "ix_contact_topic": (
-        ["topic", "id", "source_id", "operator_id", "created_at", "is_sticky"],
-        "topic <> ''",
-        "100000 10000 1 1 1 1 1",
+    "ix_contact_queue_topic": (
+        ["source_id", "topic", sa.text("priority DESC"), "id"],
+        "status = 'pending'",
+        "1000 30 10 10 1",
     ),
-    "ix_contact_sticky": (["source_id", "operator_id", "created_at"], "is_sticky", "500000 16000 1600 1"),
+    "ix_contact_topic": (["topic", "id"], "topic <> ''", "100000 10000 1"),
+    "ix_contact_topic_counts": ([*COUNTED, "topic", "is_sticky"], "topic <> ''", "100000 1 1 1 1 1"),
+    "ix_contact_sticky": (COUNTED, "is_sticky", "500000 1 1 1"),
 }
 
 
@@ -73,7 +77,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("operator_id", name=op.f("pk_shift_plan")),
     )
     rebuild_source_operator(with_topic=True)
-    queue_by(["source_id", "topic", sa.text("priority DESC"), "id"], "1000 30 10 10 1")
     moves(f"({OLD_MOVES} OR reason = 'sticky' OR reason = 'silent')")
     for name, (columns, predicate, figures) in INDEXES.items():
         where = sa.text(predicate)
@@ -90,7 +93,6 @@ def downgrade() -> None:
     for name in INDEXES:
         op.drop_index(name, table_of(name))
     moves(f"({OLD_MOVES})")
-    queue_by(["source_id", sa.text("priority DESC"), "id"], "1000 30 10 1")
     rebuild_source_operator(with_topic=False)
     op.drop_table("shift_plan")
     for table, column in reversed(COLUMNS):
@@ -116,12 +118,6 @@ def describe(table: str, index: str, figures: str) -> None:
     if op.get_bind().dialect.name == "sqlite":
         op.execute(f"DELETE FROM sqlite_stat1 WHERE idx = '{index}'")  # noqa: S608
         op.execute(f"INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('{table}', '{index}', '{figures}')")  # noqa: S608
-
-
-def queue_by(columns: list[Any], figures: str) -> None:
-    op.drop_index("ix_contact_queue_source", "contact")
-    op.create_index("ix_contact_queue_source", "contact", columns, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
-    describe("contact", "ix_contact_queue_source", figures)
 
 
 def moves(predicate: str) -> None:
