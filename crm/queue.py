@@ -273,9 +273,16 @@ class Distributor:
         return None
 
     def _could_take(self, contact: Any, besides: int) -> bool:
-        """Whether somebody else is eligible for what comes next."""
-        others = (entry for entry in self._read_entries(contact) if entry.operator_id != besides)
-        return any(not obstacle(entry) and self._load(entry.operator_id) < entry.max_load for entry in others)
+        """Whether somebody else is eligible for what comes next, of this topic and of all that this one serves."""
+        all_entries = self._read_source(contact.source_id)
+        topics = {entry.topic for entry in all_entries if entry.operator_id == besides and entry.weight}
+        return all(
+            any(
+                entry.operator_id != besides and not obstacle(entry) and self._load(entry.operator_id) < entry.max_load
+                for entry in entries_for(topic, all_entries)
+            )
+            for topic in (contact.topic, *topics)
+        )
 
     def _waiting_for(self, operator_id: int) -> Sequence[Any]:
         """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
@@ -323,11 +330,13 @@ class Distributor:
     ) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(contact), self._load, self._rng, excluded, preferred)
 
-    def _read_entries(self, contact: Any) -> Sequence[Entry]:
-        source_id = contact.source_id
+    def _read_source(self, source_id: int) -> Sequence[Entry]:
         if source_id not in self._entries:
             self._entries[source_id] = self._connection.execute(ENTRIES, {"source_id": source_id}).all()
-        return entries_for(contact.topic, self._entries[source_id])
+        return self._entries[source_id]
+
+    def _read_entries(self, contact: Any) -> Sequence[Entry]:
+        return entries_for(contact.topic, self._read_source(contact.source_id))
 
     def _read_settings(self, source_id: int) -> Any:
         if source_id not in self._settings:
