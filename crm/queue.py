@@ -184,13 +184,22 @@ class Distributor:
         self._loads.pop(contact.operator_id, None)
         return int(drawn.operator_id)
 
-    def serves(self, contact: Any) -> dict[int, bool]:
-        """The operators with a weight for it, by id, and whether each is eligible now."""
-        return {
-            entry.operator_id: not obstacle(entry) and self._load(entry.operator_id) < entry.max_load
-            for entry in self._read_entries(contact)
-            if entry.weight
-        }
+    def serve(self, contact: Any) -> set[int]:
+        """The operators with a weight for it, by id; eligible now or not."""
+        return {entry.operator_id for entry in self._read_entries(contact) if entry.weight}
+
+    def can_do_without(self, operator_id: int, contact: Any) -> bool:
+        """Whether somebody else is eligible for what comes next, of this topic and of all that the operator serves."""
+        entries = self._read_source(contact.source_id)
+        topics = {entry.topic for entry in entries if entry.operator_id == operator_id and entry.weight}
+        others = [
+            [entry for entry in entries_for(topic, entries) if entry.operator_id != operator_id]
+            for topic in (contact.topic, *topics)
+        ]
+        return all(
+            any(not obstacle(entry) and self._load(entry.operator_id) < entry.max_load for entry in of_topic)
+            for of_topic in others
+        )
 
     def _waiting_for(self, operator_id: int) -> Sequence[Any]:
         """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
@@ -238,11 +247,13 @@ class Distributor:
     ) -> tuple[Entry | None, list[dict[str, Any]]]:
         return draw(self._read_entries(contact), self._load, self._rng, excluded, preferred)
 
-    def _read_entries(self, contact: Any) -> Sequence[Entry]:
-        source_id = contact.source_id
+    def _read_source(self, source_id: int) -> Sequence[Entry]:
         if source_id not in self._entries:
             self._entries[source_id] = self._connection.execute(ENTRIES, {"source_id": source_id}).all()
-        return entries_for(contact.topic, self._entries[source_id])
+        return self._entries[source_id]
+
+    def _read_entries(self, contact: Any) -> Sequence[Entry]:
+        return entries_for(contact.topic, self._read_source(contact.source_id))
 
     def _read_settings(self, source_id: int) -> Any:
         if source_id not in self._settings:

@@ -40,6 +40,7 @@ class OperatorPublic(OperatorBase, Record):
 class OperatorSource(SQLModel):
     source_id: int
     source_name: str
+    topic: str
     weight: float
 
 
@@ -59,12 +60,12 @@ class ReleaseResult(SQLModel):
 
 def _detail(session: Session, operator: Operator) -> OperatorDetail:
     rows = session.exec(
-        select(Source.id, Source.name, SourceOperator.weight)
+        select(Source.id, Source.name, SourceOperator.topic, SourceOperator.weight)
         .join(SourceOperator)
         .where(SourceOperator.operator_id == operator.id)
-        .order_by(col(Source.id))
+        .order_by(col(Source.id), col(SourceOperator.topic))
     ).all()
-    sources = [OperatorSource(source_id=id_, source_name=name, weight=weight) for id_, name, weight in rows]
+    sources = [OperatorSource(source_id=row[0], source_name=row[1], topic=row[2], weight=row[3]) for row in rows]
     load = count_load(session.connection(), operator.id)
     return OperatorDetail(**operator.model_dump(), load=load, sources=sources)
 
@@ -129,7 +130,10 @@ def release_operator(write: Write, operator_id: PathId) -> ReleaseResult:
 @router.delete("/{operator_id}", status_code=204, summary="Delete an operator", responses=responses(404, 409))
 @writes
 def delete_operator(write: Write, operator_id: PathId) -> None:
-    """Its weights go along. One that ever had a contact stays: deactivate it instead."""
+    """Its weights go along. One that ever had a contact stays: deactivate it instead.
+
+    What waits for a topic that has no weights any more is drawn from the plain ones at once.
+    """
     operator = get_row(write.session, Operator, operator_id)
     for contact_id in (Contact.id, Assignment.contact_id):
         had = write.session.exec(select(contact_id).filter_by(operator_id=operator_id).limit(1)).first()
@@ -137,3 +141,5 @@ def delete_operator(write: Write, operator_id: PathId) -> None:
             raise Conflict(f"operator {operator_id} has had contacts, such as contact {had}: deactivate it instead")
     note_revoked(write.session, operator_id=operator_id)
     write.session.delete(operator)
+    write.session.flush()
+    write.distributor.hand_out()

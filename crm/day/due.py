@@ -74,13 +74,11 @@ def pass_on(connection: Connection, contact: Any, rng: random.Random, now: datet
     if contact.accept_within is not None:  # else it is off by now
         had = set(connection.execute(HAD, {"contact_id": contact.id}).scalars())
         if distributor.pass_on(contact, had) is not None:
-            others = distributor.serves(contact)
-            others.pop(silent, None)
-            if contact.silence_pauses and any(others.values()):
+            if contact.silence_pauses and distributor.can_do_without(silent, contact):
                 connection.execute(PAUSE, {"operator": silent})
                 note(connection, "operator paused", operator_id=silent, contact_id=contact.id)
             return True
-        if distributor.serves(contact).keys() - had:  # somebody may come, or get room
+        if distributor.serve(contact) - had:  # somebody may come, or get room
             due = now + timedelta(seconds=contact.accept_within)
         else:
             connection.execute(ADD_ASSIGNMENT, line(contact.id, silent, "unaccepted", now))
