@@ -174,15 +174,14 @@ class Distributor:
         self._write()
         return sum(outcomes), len(outcomes) - sum(outcomes)
 
-    def pass_on(self, contact: Any, had: Collection[int | None]) -> int | None:
-        """Draws a contact among others than these, with the reason `silent`; returns who has it now, if anybody."""
+    def pass_on(self, contact: Any, had: Collection[int | None]) -> bool:
+        """Draws a contact among others than these, with the reason `silent`; whether there is one."""
         drawn, seen = self._draw(contact, excluded=had)
-        if drawn is None:
-            return None
-        self._give(contact, drawn.operator_id, "silent", seen)
-        self._write()
-        self._loads.pop(contact.operator_id, None)
-        return int(drawn.operator_id)
+        if drawn is not None:
+            self._give(contact, drawn.operator_id, "silent", seen)
+            self._write()
+            self._loads.pop(contact.operator_id, None)
+        return drawn is not None
 
     def serve(self, contact: Any) -> set[int]:
         """The operators with a weight for it, by id; eligible now or not."""
@@ -192,14 +191,12 @@ class Distributor:
         """Whether somebody else is eligible for what comes next, of this topic and of all that the operator serves."""
         entries = self._read_source(contact.source_id)
         topics = {entry.topic for entry in entries if entry.operator_id == operator_id and entry.weight}
-        others = [
-            [entry for entry in entries_for(topic, entries) if entry.operator_id != operator_id]
-            for topic in (contact.topic, *topics)
-        ]
-        return all(
-            any(not obstacle(entry) and self._load(entry.operator_id) < entry.max_load for entry in of_topic)
-            for of_topic in others
-        )
+
+        def could_take(entry: Entry) -> bool:
+            is_other = entry.operator_id != operator_id
+            return is_other and not obstacle(entry) and self._load(entry.operator_id) < entry.max_load
+
+        return all(any(map(could_take, entries_for(topic, entries))) for topic in (contact.topic, *topics))
 
     def _waiting_for(self, operator_id: int) -> Sequence[Any]:
         """The queues with contacts that this operator could take. Raises NotAlone if there are any."""

@@ -73,7 +73,7 @@ def pass_on(connection: Connection, contact: Any, rng: random.Random, now: datet
     due = None
     if contact.accept_within is not None:  # else it is off by now
         had = set(connection.execute(HAD, {"contact_id": contact.id}).scalars())
-        if distributor.pass_on(contact, had) is not None:
+        if distributor.pass_on(contact, had):
             if contact.silence_pauses and distributor.can_do_without(silent, contact):
                 connection.execute(PAUSE, {"operator": silent})
                 note(connection, "operator paused", operator_id=silent, contact_id=contact.id)
