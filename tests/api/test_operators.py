@@ -68,8 +68,8 @@ def test_an_operator_shows_its_sources_with_its_weights(api: Api) -> None:
     shop = api.source("Shop", {anna: 10, boris: 30})
     help_desk = api.source("Help", {anna: 0})
     assert api.get(f"/operators/{anna}")["sources"] == [
-        {"source_id": shop, "source_name": "Shop", "weight": 10.0},
-        {"source_id": help_desk, "source_name": "Help", "weight": 0.0},
+        {"source_id": shop, "source_name": "Shop", "topic": "", "weight": 10.0},
+        {"source_id": help_desk, "source_name": "Help", "topic": "", "weight": 0.0},
     ]
 
 
