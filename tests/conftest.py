@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # Tests that share a browser, a service or a long history, which each worker would have to make for itself.
 TOGETHER = re.compile(
     r"tests/page/\w+|_generated_client_|/test_plans\.py.*\[(sqlite|postgresql)"
-    r"|/test_concurrency\.py.*\[(one process|two processes|PostgreSQL)\b"
+    r"|/test_concurrency\.py.*\[(one process|two processes|PostgreSQL)\b|/test_at_once\.py.*\[(sqlite|postgresql)"
 )
 
 

@@ -78,7 +78,7 @@ OVERLOADED = f"SELECT id FROM operator WHERE {LOAD} > max_load"
 KEPT_WAITING = f"""
     SELECT waiting.id FROM contact AS waiting JOIN source_operator USING (source_id)
     JOIN operator ON operator.id = source_operator.operator_id
-    WHERE waiting.status = 'pending' AND is_active AND weight > 0 AND {LOAD} < max_load
+    WHERE waiting.status = 'pending' AND is_active AND on_shift AND weight > 0 AND {LOAD} < max_load
 """
 # The newest entry of each contact names its operator, and the first with an operator is its assigned_at.
 WRONG_HISTORY = """
