@@ -51,6 +51,7 @@ class OperatorStats(SQLModel):
     operator_name: str
     is_active: bool
     on_shift: bool
+    shift_until: datetime | None
     max_load: int
     load: int
     available: int
@@ -184,6 +185,7 @@ def _operator_stats(session: Session, operators: Sequence[Operator], period: Per
                 operator_name=operator.name,
                 is_active=operator.is_active,
                 on_shift=operator.on_shift,
+                shift_until=operator.shift_until,
                 max_load=operator.max_load,
                 load=load,
                 available=max(0, operator.max_load - load),

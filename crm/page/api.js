@@ -17,6 +17,7 @@ export class Problem extends Error {
     const text = fields.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") || detail;
     super(text?.replaceAll(/(lead_\w+): \1 /g, "$1 ") || t("error {0}", status));
     this.status = status;
+    this.detail = detail;
     this.fields = Object.fromEntries(fields.map(({ loc, msg }) => [loc.at(-1), msg.replace(/^lead_\w+ /, "")]));
   }
 }
@@ -172,7 +173,7 @@ async function refused(problem) {
     location.reload();
   } else if (status === 404 && opened.value) {
     opened.value = null;
-    notice.value = bad(problem.message);
+    if (notice.value?.kind !== "bad") notice.value = bad(problem.message); // else it says already why
   } else if ([0, 502, 503, 504].includes(status)) {
     away.value = { since: away.value?.since ?? new Date().toISOString(), why: problem.message };
   } else {

@@ -3,7 +3,7 @@ import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { computed, effect, signal } from "@preact/signals";
 import { Problem, asks, away, back, call, caller, me, notice, open, opened, poll, query, readAt, resource, role, signOut, startPolling } from "./api.js";
-import { Field, Form, Switch, button, choice, html, loadBar, loading, submit } from "./parts.js";
+import { Field, Form, Switch, button, choice, html, loadBar, loading, shift, submit } from "./parts.js";
 import { duration, lang, moment, now, number, percent, speak, t, today } from "./text.js";
 
 // A view is a module of views/ with its name. It gives `View`, a component, and `reads`: the resources that it shows.
@@ -83,7 +83,7 @@ function LastHour() {
       <polygon points="0,100 ${points} 600,100" /><polyline points=${points} /></svg></dd></div>`;
 }
 
-const Self = () => me.value && html`<div class="card line"><bdi class="name">${me.value.name}</bdi>
+const Self = () => me.value && html`<div class="card line"><bdi class="name">${me.value.name}</bdi> ${shift(me.value)}
   ${loadBar(me.value)}<${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} /></div>`;
 
 // --- the frame -------------------------------------------------------------------------------------------------------

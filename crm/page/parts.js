@@ -4,7 +4,7 @@ import { useContext, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import htm from "htm";
 import { act, call, idOf, operators, said, tick } from "./api.js";
-import { duration, now, number, percent, t } from "./text.js";
+import { duration, now, number, percent, soon, t } from "./text.js";
 
 export const html = htm.bind(h);
 
@@ -55,8 +55,13 @@ export function Switch({ id, name, active }) {
   return button(t("Active"), turn, { role: "switch", "aria-checked": String(active), ...of(t("Active"), name) });
 }
 
+/** Whether it is in its hours, of who has some. */
+export const shift = ({ on_shift, shift_until }) => (on_shift
+  ? shift_until && html`<span class="quiet">${t("on until {0}", soon(shift_until))}</span>`
+  : chip(shift_until ? t("off shift until {0}", soon(shift_until)) : t("off_shift"), "quiet"));
+
 export const operatorOptions = () => (operators.value ?? []).map((row) =>
-  [row.operator_id, `${row.operator_name} (${t("{0} of {1}", row.load, row.max_load)}${row.is_active ? "" : `, ${t("off")}`})`]);
+  [row.operator_id, `${row.operator_name} (${t("{0} of {1}", row.load, row.max_load)}${row.is_active ? "" : `, ${t("off")}`}${row.on_shift ? "" : `, ${t("off_shift")}`})`]);
 
 /** Rows of a list: Row is a component that gets one of the items as `row`, and is drawn again when that has changed; `later` is
  *  for Sight. */
@@ -82,4 +87,9 @@ export function Since({ time }) {
 
 /** How far chance alone takes a share from that of the weight, but for once in some hundred times. */
 export const chance = (target, contacts) => 3 * Math.sqrt((target * (1 - target)) / Math.max(1, contacts)) + 1 / Math.max(1, contacts);
+/** The rows of a source with what its plain weights drew: without returning leads, and what was drawn by weights of a topic. */
+export function drawnOf(rows) {
+  const drawn = rows.map(({ contacts, sticky, of_topics }) => contacts - sticky - of_topics), whole = drawn.reduce((sum, count) => sum + count, 0);
+  return rows.map((row, position) => ({ ...row, whole, drawn_share: drawn[position] / Math.max(1, whole) }));
+}
 export const share = (part, whole) => percent(whole > 0 ? part / whole : 0);

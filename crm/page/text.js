@@ -18,6 +18,7 @@ const FORMATS = Object.fromEntries(["en", "ru"].map((name) => [name, { // made o
   time: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { hour: "2-digit", minute: "2-digit" }),
   date: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { day: "numeric", month: "short" }),
   dateOfYear: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { day: "numeric", month: "short", year: "numeric" }),
+  weekday: new Intl.DateTimeFormat(name === "en" ? "en-GB" : name, { weekday: "short" }),
   day: new Intl.RelativeTimeFormat(name, { numeric: "auto" }),
 }]));
 export const number = (value) => FORMATS[lang.value].number.format(value);
@@ -38,12 +39,27 @@ export function today() {
   return { since, until };
 }
 
+/** How many days from today on. */
+const daysTo = (at) => Math.round((new Date(at).setHours(0, 0, 0, 0) - day.value) / 86400000);
 /** Such as "today 14:05", "yesterday 9:30", "3 Nov, 12:00". */
 export function moment(text) {
   const { time, date, dateOfYear, day: relative } = FORMATS[lang.value];
-  const at = new Date(text), days = Math.round((new Date(at).setHours(0, 0, 0, 0) - day.value) / 86400000);
-  if (days === 0 || days === -1) return `${relative.format(days, "day")} ${time.format(at)}`;
+  const at = new Date(text), days = daysTo(at);
+  if (Math.abs(days) <= 1) return `${relative.format(days, "day")} ${time.format(at)}`;
   return `${(at.getFullYear() === new Date(day.value).getFullYear() ? date : dateOfYear).format(at)}, ${time.format(at)}`;
+}
+
+/** What is to come soon: "18:00", "tomorrow 9:30", "Mon 09:00". */
+export function soon(text) {
+  const at = new Date(text), days = daysTo(at), clock = FORMATS[lang.value].time.format(at);
+  return days === 0 ? clock : days > 1 && days < 7 ? `${FORMATS[lang.value].weekday.format(at)} ${clock}` : moment(text);
+}
+export const weekday = (number) => FORMATS[lang.value].weekday.format(new Date(2024, 0, 1 + number)); // 0: Monday
+
+/** From begin to end by the clock of a zone: "26 Nov 2026", "26–28 Nov 2026", "28 Nov 2026, 10:00–14:00". */
+export function period(begin, end, timeZone, isWholeDays) {
+  const format = new Intl.DateTimeFormat(lang.value === "en" ? "en-GB" : lang.value, { dateStyle: "medium", ...(isWholeDays ? {} : { timeStyle: "short" }), timeZone });
+  return format.formatRange(Date.parse(begin), Date.parse(end) - (isWholeDays ? 1000 : 0));
 }
 
 export function duration(seconds) {
@@ -57,7 +73,7 @@ export function duration(seconds) {
 export const translated = (message) =>
   lang.value === "ru" ? SAID.reduce((text, [pattern, russian]) => text.replace(pattern, russian), message) : message;
 const SAID = [
-  [/operator (\d+) is full: (\d+) of (\d+)/, "оператор $1: нет места, $2 из $3"], [/operator (\d+) is inactive/, "оператор $1 не на смене"],
+  [/operator (\d+) is full: (\d+) of (\d+)/, "оператор $1: нет места, $2 из $3"], [/operator (\d+) is inactive/, "оператор $1: приём выключен"],
   [/no other operator of source \d+ can take contact (\d+) now/, "никто другой сейчас не может взять обращение $1"],
   [/source (\d+) already has the (?:name|bot_id) (.*)/, "источник $1 уже называется $2"], [/contact (\d+) is closed: .*/, "обращение $1 закрыто"],
   [/a key of the role (\w+) can't do this/, "ключ с ролью $1 этого не может"], [/a key of the role (\w+) is for programs, .*/, "ключ с ролью $1 – для программ"],
@@ -71,6 +87,7 @@ const SAID = [
   [/no answer within (\d+) seconds/, "нет ответа за $1 с"], [/the connection failed: (.*)/, "нет соединения: $1"], [/answered (\d+)/, "ответ $1"],
   [/its name can't be looked up/, "имя не найдено"], [/it has no address/, "у имени нет адреса"], [/the service failed: (.*)/, "сбой сервиса: $1"],
   [/the service can't be reached, or refused it/, "сервис недоступен или отказал"], [/subscription \d+ is not held up .*/, "уже ничего не задерживает"],
+  [/must end after its begin/, "конец должен быть позже начала"], [/must be a time zone such as (.*)/, "нужен часовой пояс, например $1"],
   [/belongs to lead (\d+)/g, "принадлежит лиду $1"], [/the database is not available.*/, "база данных недоступна"],
 ];
 
@@ -86,8 +103,8 @@ export const RU = {
   "since {0}, last used {1}": "начат {0}, последний раз {1}", End: "Завершить", "Session ended": "Сеанс завершён", "unknown browser": "неизвестный браузер",
   Key: "Ключ", Enter: "Войти", "Contacts today": "Обращений сегодня",
   "{0} in all": "всего {0}", Waiting: "Ждут", "the longest {0}": "самое долгое ожидание {0}", "Of today's without operator": "Из сегодняшних без оператора",
-  "Contacts per minute in the last hour: at most {0}, {1} in this minute": "Обращений в минуту за последний час: максимум {0}, сейчас {1}", Active: "На смене",
-  "Switched on": "Теперь на смене", "Switched off": "Больше не на смене", off: "не на смене", inactive: "не на смене", "Operator added": "Оператор добавлен",
+  "Contacts per minute in the last hour: at most {0}, {1} in this minute": "Обращений в минуту за последний час: максимум {0}, сейчас {1}", Active: "Приём",
+  "Switched on": "Приём включён", "Switched off": "Приём выключен", off: "приём выключен", inactive: "приём выключен", "Operator added": "Оператор добавлен",
   "Add operator": "Добавить оператора", "No operators yet: add one here.": "Операторов пока нет: добавьте здесь.", "today: {0}": "сегодня: {0}", Set: "Сохранить",
   "Limit changed": "Лимит изменён", Release: "Снять всё",
   "Release {0}? All open contacts go to others or back to the queue.": "Снять всё с оператора {0}? Открытые обращения уйдут другим или в очередь.",
@@ -97,7 +114,7 @@ export const RU = {
   "full, {0} of {1}": "нет места, {0} из {1}", "Nobody serves this source: its contacts wait.": "Источник никто не обслуживает: обращения ждут.", "Edit weights": "Изменить веса",
   "Save weights": "Сохранить веса", "Weights saved": "Веса сохранены", Cancel: "Отмена", Add: "Добавить", "Weight of {0}": "Вес: {0}", Remove: "Убрать", "Remove {0}": "Убрать: {0}",
   "choose…": "выберите…", "Share by weight of {0}": "Доля по весу: {0}", "Actual share of {0}": "Фактическая доля: {0}",
-  "limits, absence or changed weights": "лимиты, отсутствие или смена весов", "▼ less than by weight: {0}": "▼ меньше, чем по весу: {0}",
+  "limits, absence or changed weights": "лимиты, отсутствие или новые веса", "▼ less than by weight: {0}": "▼ меньше, чем по весу: {0}",
   "▲ more than by weight: others were full or off, or weights changed": "▲ больше, чем по весу: у других не было места или смены, или веса менялись",
   "Who gets the next one?": "Кто получит следующее?", "Who gets the next one of {0}?": "Кто получит следующее из {0}?",
   "Nobody can: the next one waits.": "Никто не может: следующее будет ждать.", "with {0}, load {1} of {2}": "с вероятностью {0}, нагрузка {1} из {2}", "not: {0}": "нет: {0}",
@@ -110,10 +127,10 @@ export const RU = {
   "Name, phone, e-mail or id": "Имя, телефон, почта или id", Search: "Найти", "No lead found.": "Лид не найден.", "Messenger id": "Id в мессенджере", Phone: "Телефон", "E-mail": "Почта",
   Message: "Сообщение", "Priority (0-9)": "Приоритет (0-9)", Send: "Отправить", "Contact {0}": "Обращение {0}", "Contact {0}: {1} got it.": "Обращение {0} – у оператора {1}.", Lead: "Лид",
   History: "История", "Contact {0}: nobody has room, it waits.": "Обращение {0} ждёт: ни у кого нет места.", "Close this window": "Закрыть окно", distributed: "Распределено",
-  queued: "Никто не мог взять, ждёт", from_queue: "Из очереди", manual: "Назначено вручную", forced: "Назначено сверх лимита или не на смене", released: "Снято с оператора",
+  queued: "Никто не мог взять, ждёт", from_queue: "Из очереди", manual: "Назначено вручную", forced: "Назначено сверх лимита или при выключенном приёме", released: "Снято с оператора",
   "Released, nobody could take it": "Снято с оператора, никто не мог взять", "{0} got it, at {1} of {2}": "{0}, нагрузка {1} из {2}",
   "{0} was drawn with {1}, at {2} of {3}": "{0} – жребием ({1}), нагрузка {2} из {3}", "{0} was not drawn ({1})": "{0} – жребий не выпал ({1})",
-  "{0} was full, {1} of {2}": "{0} – не было места, {1} из {2}", "{0} was off": "{0} – не на смене", "{0} has weight 0": "{0} – вес 0",
+  "{0} was full, {1} of {2}": "{0} – не было места, {1} из {2}", "{0} was off": "{0} – приём выключен", "{0} was off shift": "{0} – вне смены", "{0} has weight 0": "{0} – вес 0",
   "{0} had it before": "{0} – раньше обращение было здесь", "nobody serves the source": "источник никто не обслуживает",
   Pictures: "Графики", Period: "Период", Hour: "Час", Today: "Сегодня", "7 days": "7 дней", "30 days": "30 дней", "From … to …": "С … по …",
   "First day": "Первый день", "Last day": "Последний день", "per minute": "в минуту", "per hour": "в час", "per day": "в день", "{0} h": "{0} ч",
@@ -143,11 +160,22 @@ export const RU = {
   "{0} events up to {1}": "событий: {0}, до {1}", "event {0}": "событие {0}", "{0}, try {1}": "{0}, попытка {1}",
   waiting: "отправляется", delivered: "доставлено", failed: "не доставлено", passed_over: "пропущено после отказов", skipped: "пропущено",
   "contact.assigned": "назначено", "contact.queued": "никто не может взять", "contact.started": "начато", "contact.closed": "закрыто", "contact.overdue": "ждёт слишком долго", "contact.unaccepted": "никто не принял",
-  "Waits for too long": "Ждёт слишком долго", "Nobody accepted it": "Никто не принял", sticky: "Как в прошлый раз", silent: "Передано дальше: не начато вовремя",
+  "Waits for too long": "Ждёт слишком долго", "Nobody accepted it, it stays": "Никто не принял, остаётся", sticky: "Как в прошлый раз", silent: "Передано дальше: не начато вовремя",
+  off_shift: "вне смены", "on until {0}": "на смене до {0}", "off shift until {0}": "вне смены до {0}", Shifts: "Смены", "Shifts of {0}": "Смены: {0}", "The days and hours below are those of {0}.": "Дни и часы ниже – по времени {0}.", Week: "Неделя", "Past: {0}": "Прошедшие: {0}",
+  "Absences and extra shifts": "Отсутствия и дополнительные смены", "Shifts saved": "Смены сохранены", "No hours: always on shift.": "Часов нет: всегда на смене.",
+  "Tuesday to Friday as Monday": "Вторник – пятница как понедельник", "Time zone": "Часовой пояс", "that of the service": "как у сервиса", "Save week": "Сохранить неделю", "Add hours": "Добавить часы",
+  from: "с", to: "до", "extra shift": "дополнительная смена", absent: "отсутствует", "Absent today": "Сегодня отсутствует", "Absent from": "Отсутствует с", through: "по", "Mark absent": "Отметить",
+  "Works also on": "Работает также", "Add shift": "Добавить смену", Topic: "Тема", Topics: "Темы", "any other": "любая другая", "a new one…": "новая…", "New topic": "Новая тема", "Add topic": "Добавить тему",
+  "Without weights of its own, a topic is drawn like any other contact.": "Без своих весов тема распределяется как все остальные обращения.", "no weights: mistyped?": "нет весов: опечатка?",
+  "as last time: {0}": "как в прошлый раз: {0}", "by topic: {0}": "по теме: {0}", "drawn by these weights: {0}": "по этим весам: {0}", Settings: "Настройки", "Settings of {0}": "Настройки: {0}",
+  "Settings saved": "Настройки сохранены", "Save settings": "Сохранить", Description: "Описание", "A lead that comes again goes first to who had it last": "Повторное обращение лида – сначала тому, у кого он был",
+  "Goes to another if not started within (empty: never)": "Передать другому, если не начато за (пусто: никогда)", minutes: "минут", seconds: "секунд",
+  "Who does not start in time is switched off": "Кто не начал вовремя, тому приём выключается", "By the shifts of {0}; loads and switches are as of now.": "Смены – на {0}; нагрузка и приём – как сейчас.",
+  "to be accepted until {0}": "принять до {0}", "Contact {0} was passed on meanwhile: {1} has it.": "Обращение {0} уже передано: теперь оно у оператора {1}.", "Contact {0} was passed on meanwhile.": "Обращение {0} уже передано.",
   "by weight": "по весу", "came out": "вышло", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
 };
 export const WORDS = { // of the API, in English
-  pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", zero_weight: "weight 0",
+  pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", off_shift: "off shift", zero_weight: "weight 0",
   distributed: "Distributed", queued: "Nobody could take it, it waits", from_queue: "From the queue", manual: "Assigned by hand",
   forced: "Assigned past the limit or absence", released: "Released", sticky: "As last time", silent: "Passed on, for it was not started in time",
   "contact.assigned": "assigned", "contact.queued": "nobody can take it", "contact.started": "started", "contact.closed": "closed", "contact.overdue": "waits for too long",

@@ -31,7 +31,7 @@ def test_all_that_is_said_in_english_is_said_in_russian_too_and_nothing_else() -
 
 
 def test_the_words_of_the_api_are_all_known() -> None:
-    outcomes_and_reasons = {"inactive", "zero_weight"}
+    outcomes_and_reasons = {"inactive", "off_shift", "zero_weight"}
     words = {word for literal in (ContactStatus, Moved, EventType, DeliveryOutcome) for word in get_args(literal)}
     assert set(keys("WORDS")) == words | outcomes_and_reasons
     happened = (PAGE / "views/contact.js").read_text().partition("const HAPPENED = {")[2].partition("};")[0]

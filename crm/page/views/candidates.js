@@ -1,11 +1,32 @@
 // Opened over the page: who could get the next contact of a source, and why not the others.
-import { html } from "../parts.js";
-import { percent, t } from "../text.js";
+import { useEffect } from "preact/hooks";
+import { signal } from "@preact/signals";
+import { opened, poll, query, sources } from "../api.js";
+import { choice, html } from "../parts.js";
+import { moment, percent, t } from "../text.js";
 
-export const path = (id) => `sources/${id}/candidates`;
+const asked = signal({}); // of which topic, and when
+export const path = (id) => query(`sources/${id}/candidates`, asked.value);
 export const title = (_, name) => t("Who gets the next one of {0}?", name);
 export function View({ answer: candidates }) {
-  if (candidates.length === 0) return html`<p class="quiet">${t("Nobody serves this source: its contacts wait.")}</p>`;
+  useEffect(() => () => (asked.value = {}), []);
+  const ask = (values) => {
+    asked.value = { ...asked.value, ...values };
+    poll();
+  };
+  const source = sources.value?.find(({ id }) => id === opened.value?.id);
+  const topics = [...new Set(source?.operators.map(({ topic }) => topic).filter(Boolean))];
+  const { topic = "", at } = asked.value;
+  return html`
+    <div class="line">
+      <label>${t("When")}<input type="datetime-local" min="2000-01-01T00:00" max="2099-12-31T00:00"
+        onchange=${({ target }) => target.checkValidity() && ask({ at: target.value && new Date(target.value).toISOString() })} /></label>
+      ${topics.length > 0 && choice(t("Topic"), { onchange: ({ target }) => ask({ topic: target.value }) }, [["", t("any other")], ...topics.map((one) => [one, one])], topic)}</div>
+    ${at && html`<p class="quiet">${t("By the shifts of {0}; loads and switches are as of now.", moment(at))}</p>`}
+    ${candidates.length === 0 ? html`<p class="quiet">${t("Nobody serves this source: its contacts wait.")}</p>` : who(candidates)}`;
+}
+
+function who(candidates) {
   return html`
     ${!candidates.some((one) => one.eligible) && html`<p class="warn">${t("Nobody can: the next one waits.")}</p>`}
     <ul class="rows">${[...candidates].sort((a, b) => b.probability - a.probability).map((one) => html`

@@ -1,4 +1,4 @@
-// The newest contacts, by status, source and operator.
+// The newest contacts, by status, source, operator and topic.
 import { useEffect } from "preact/hooks";
 import { computed, signal, useSignal } from "@preact/signals";
 import { operators, poll, query, resource, role, sources } from "../api.js";
@@ -11,7 +11,8 @@ const contacts = resource(() => query("contacts/", { limit: limit.value, ...filt
 // As text, which seldom changes, for the loads of operators change with each poll.
 const names = computed(() => JSON.stringify([
   (sources.value ?? []).map(({ id, name }) => [id, name]),
-  (operators.value ?? []).map(({ operator_id, operator_name }) => [operator_id, operator_name])]));
+  (operators.value ?? []).map(({ operator_id, operator_name }) => [operator_id, operator_name]),
+  [...new Set([...(sources.value ?? []).flatMap((source) => source.operators), ...(contacts.value ?? [])].map(({ topic }) => topic).filter(Boolean))].sort()]));
 
 export const reads = () => (role.value === "admin" ? [operators, sources, contacts] : [contacts]);
 export function View() {
@@ -27,22 +28,26 @@ export function View() {
 }
 
 function Filters() {
-  const [ofSources, ofOperators] = JSON.parse(names.value);
+  const [ofSources, ofOperators, topics] = JSON.parse(names.value);
   return html`<div class="card line">
     ${filterBy(t("Status"), "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)]))}
     ${role.value === "admin" && html`
       ${filterBy(t("Source"), "source_id", ofSources)}
       ${filterBy(t("Operator"), "operator_id", ofOperators)}`}
+    ${(topics.length > 0 || filter.value.topic) && html`<label>${t("Topic")}<input type="search" maxlength="100" list="topics" placeholder=${t("all")}
+      defaultValue=${filter.value.topic} onchange=${choose("topic")} onsearch=${choose("topic")} /></label>
+      <datalist id="topics">${topics.map((topic) => html`<option key=${topic} value=${topic} />`)}</datalist>`}
   </div>`;
 }
 
+const choose = (name) => ({ target }) => {
+  if (target.value.trim() === (filter.value[name] ?? "")) return;
+  filter.value = { ...filter.value, [name]: target.value.trim() };
+  limit.value = 50;
+  poll();
+};
 function filterBy(text, name, options) {
-  const choose = (event) => {
-    filter.value = { ...filter.value, [name]: event.target.value };
-    limit.value = 50;
-    poll();
-  };
-  return choice(text, { onchange: choose }, [["", t("all")], ...options], filter.value[name] ?? "");
+  return choice(text, { onchange: choose(name) }, [["", t("all")], ...options], filter.value[name] ?? "");
 }
 
 /** Contacts, newest first. Under the pointer the list stands still: what is new comes in when it has left. */

@@ -1,10 +1,10 @@
 // What an operator has: who waits longest first. A new contact is seen without looking at the page, if that is switched on.
 import { useEffect } from "preact/hooks";
 import { effect, signal } from "@preact/signals";
-import { open, opened, poll, pollHidden, query, resource } from "../api.js";
+import { me, open, opened, poll, pollHidden, query, resource } from "../api.js";
 import { Rows, Since, html } from "../parts.js";
 import { t } from "../text.js";
-import { Steps, contactTitle, nameOfLead, noteOf, step } from "./contact.js";
+import { Steps, contactTitle, dueOf, nameOfLead, noteOf, step } from "./contact.js";
 
 const oldestFirst = (status) => resource(() => query("contacts/", { limit: 1000, status }), (before, rows, keep) => keep(before, rows.reverse()));
 export const fresh = oldestFirst("new");
@@ -27,7 +27,7 @@ export function View() {
 function Contact({ row: contact }) {
   return html`<li data-contact=${contact.id}>
     <strong class="fixed"><${Since} time=${contact.created_at} /></strong>
-    ${contactTitle(contact, contact.message)}<${Steps} ...${contact} />
+    ${contactTitle(contact, contact.message)}${dueOf(contact)}<${Steps} ...${contact} />
     ${noteOf(contact)}</li>`;
 }
 
@@ -50,7 +50,7 @@ const focus = (row) => row?.querySelector("button").focus();
 async function act(row, from, to, done) {
   const id = Number(row?.dataset.contact), next = row?.nextElementSibling;
   if (!row || (from && !fresh.value.some((contact) => contact.id === id))) return;
-  await step(id, to, done);
+  await step({ id, operator_id: from ? me.value.id : undefined }, to, done);
   setTimeout(() => focus(document.querySelector(`main [data-contact="${id}"]`) ?? next)); // when it is drawn
 }
 

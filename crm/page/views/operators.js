@@ -1,6 +1,6 @@
 // All operators: their load, switches and limits.
-import { act, call, operators } from "../api.js";
-import { Field, Form, Rows, Switch, button, chip, html, limit, loadBar, of, submit } from "../parts.js";
+import { act, call, open, operators } from "../api.js";
+import { Field, Form, Rows, Switch, button, chip, html, limit, loadBar, of, shift, submit } from "../parts.js";
 import { number, t } from "../text.js";
 
 export const reads = () => [operators];
@@ -17,7 +17,7 @@ export function View() {
 
 function Operator({ row }) {
   return html`<li>
-    <span class="wide"><bdi class="name">${row.operator_name}</bdi> ${!row.is_active && chip(t("off"), "quiet")}</span>
+    <span class="wide"><bdi class="name">${row.operator_name}</bdi> ${!row.is_active && chip(t("off"), "quiet")} ${shift(row)}</span>
     ${loadBar(row)}
     <span class="fixed number">${t("today: {0}", number(row.total_contacts))}</span>
     <${Acts} id=${row.operator_id} name=${row.operator_name} active=${row.is_active} max=${row.max_load} />
@@ -32,6 +32,7 @@ function Acts({ id, name, active, max }) {
       t("Released: {0}. To others: {1}, back to the queue: {2}.", released, reassigned, pending));
   return html`<div class="line">
     <${Switch} id=${id} name=${name} active=${active} />
+    ${button(t("Shifts"), () => open("shifts", id, name), of(t("Shifts"), name))}
     <${Form} class="line" work=${set} done=${t("Limit changed")}>
       <${Field} text=${t("Limit")} ...${limit(max)} ...${of(t("Limit"), name)} />
       <button ...${of(t("Set"), name)}>${t("Set")}</button>

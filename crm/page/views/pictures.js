@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { poll, query, resource, sources } from "../api.js";
 import { Chart } from "../chart.js";
-import { Sight, button, chance, choice, html, loading } from "../parts.js";
+import { Sight, button, chance, choice, drawnOf, html, loading } from "../parts.js";
 import { duration, now, number, percent, t } from "../text.js";
 
 const SECONDS = { minute: 60, hour: 3600, day: 86400 }; // of a step
@@ -129,29 +129,30 @@ function Shares() {
     <div class="cards">${rows.map((row) => html`<${Sight} key=${row.source_id} tag="section" row=${row} draw=${sourceShares} />`)}</div></section>`;
 }
 
-/** range: how far chance alone may take a share from that of the weight. */
+/** Of what was drawn by these weights; range: how far chance alone may take a share from that of the weight. */
 function withChance(source) {
-  const assigned = sum(source.operators.map((one) => one.contacts));
-  return { ...source, assigned, operators: source.operators.map((one) => ({ ...one, range: chance(one.target_share, assigned) })) };
+  const operators = drawnOf(source.operators).map((one) => ({ ...one, range: chance(one.target_share, one.whole) }));
+  return { ...source, operators, assigned: sum(operators.map((one) => one.contacts)), drawn: operators[0]?.whole };
 }
-const outside = ({ target_share, actual_share, range }) =>
-  Math.abs(actual_share - target_share) <= range ? "" : actual_share < target_share ? "▼ " : "▲ ";
+const outside = ({ target_share, drawn_share, range }) =>
+  Math.abs(drawn_share - target_share) <= range ? "" : drawn_share < target_share ? "▼ " : "▲ ";
 
-function sourceShares({ source_name, operators, assigned }) {
-  const farthest = Math.max(...operators.map(({ target_share, actual_share, range }) => Math.max(actual_share, Math.min(1, target_share + range))));
+function sourceShares({ source_name, operators, assigned, drawn }) {
+  const farthest = Math.max(...operators.map(({ target_share, drawn_share, range }) => Math.max(drawn_share, Math.min(1, target_share + range))));
   const most = Math.ceil(10 * farthest) / 10;
-  return html`<table class="shares"><caption><bdi>${source_name}</bdi> <span class="quiet">${t("contacts: {0}", number(assigned))}</span></caption>
+  return html`<table class="shares"><caption><bdi>${source_name}</bdi> <span class="quiet">${t("contacts: {0}", number(assigned))}${
+    drawn < assigned && `, ${t("drawn by these weights: {0}", number(drawn))}`}</span></caption>
     <thead><tr><th scope="col">${t("Operator")}</th><th scope="col" class="strips"><span class="unseen">${t("what chance allows")}</span>
       <span class="axis" aria-hidden="true"><span>${percent(0)}</span><span>${percent(most)}</span></span></th>
       <th scope="col">${t("by weight")}</th><th scope="col">${t("came out")}</th></tr></thead>
     <tbody>${operators.map((row) => html`<tr key=${row.operator_id}><th scope="row"><bdi>${row.operator_name}</bdi></th><td><${Strip} ...${row} most=${most} /></td>
-      <td>${percent(row.target_share)}</td><td><strong>${outside(row)}${percent(row.actual_share)}</strong></td></tr>`)}</tbody></table>`;
+      <td>${percent(row.target_share)}</td><td><strong>${outside(row)}${percent(row.drawn_share)}</strong></td></tr>`)}</tbody></table>`;
 }
 
-function Strip({ target_share, actual_share, range, most }) {
+function Strip({ target_share, drawn_share, range, most }) {
   const [low, high] = [Math.max(0, target_share - range), Math.min(1, target_share + range)], at = (share) => `${(100 * share) / most}%`;
   const text = t("chance allows {0} to {1}", percent(low), percent(high));
   return html`<div class="strip" role="img" aria-label=${text} title=${text}>
     <i class="chance" style=${{ left: at(low), width: at(high - low) }}></i><i class="by-weight" style=${{ left: at(target_share) }}></i>
-    <i class="came-out ${outside({ target_share, actual_share, range }) && "outside"}" style=${{ left: at(actual_share) }}></i></div>`;
+    <i class="came-out ${outside({ target_share, drawn_share, range }) && "outside"}" style=${{ left: at(drawn_share) }}></i></div>`;
 }

@@ -13,6 +13,7 @@ export function View() {
     <${Field} text=${t("E-mail")} name="lead_email" maxlength="255" />
     <${Field} text=${t("Name")} name="lead_name" maxlength="255" />
     <${Field} text=${t("Message")} tag="textarea" name="message" maxlength="10000" rows="3" />
+    <${Field} text=${t("Topic")} name="topic" maxlength="100" />
     <${Field} text=${t("Priority (0-9)")} name="priority" type="number" min="0" max="9" defaultValue="0" required />
     ${submit(t("Send"))}
   <//>`;
