@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import settings
@@ -40,14 +42,34 @@ settings.register_profile("crm", deadline=None, derandomize=not IS_RELEASE, max_
 settings.load_profile("crm")
 
 # A start of the app hides all that is there from the collector, also what a test has left open.
-crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)  # type: ignore[attr-defined]
-gc.set_threshold(50_000)  # its own figure
+crm.main.gc = SimpleNamespace(freeze=lambda: None)  # type: ignore[attr-defined]
+
+
+@cache
+def _scripts(location: str) -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", location)
+    return _read_scripts(config)
+
+
+# Each start reads the migrations twice, which took most of it; they don't change.
+_read_scripts = ScriptDirectory.from_config
+ScriptDirectory.from_config = lambda config: _scripts(config.get_main_option("script_location"))  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first, so that no worker is left alone with it at the end."""
+    """What takes long begins first, so that no worker is left alone with it at the end.
+
+    To measure coverage doubles the time of a request: whatever both engines do alike is measured on SQLite only, and
+    nothing where the service is a process of its own.
+    """
+    for item in items:
+        if UNMEASURED.search(item.nodeid):
+            item.add_marker("no_cover")
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
 
+
+UNMEASURED = re.compile(r"^tests/(?!db/).*\[postgresql|^tests/(page|docs)/|/test_concurrency\.py")
 
 # Tests that share a browser, a service or a long history, which each worker would have to make for itself.
 TOGETHER = re.compile(
