@@ -130,7 +130,6 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
 
     database.start(begin, settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times
-    gc.set_threshold(50_000)  # objects; most die by their reference count, so look for cycles less often
     feed.start()
     sender.start()
     clock = asyncio.create_task(keep_time(database, rng, timedelta(minutes=settings.overdue_minutes)))

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
@@ -17,6 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from coverage import Coverage
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import settings
@@ -41,14 +45,36 @@ settings.register_profile("crm", deadline=None, derandomize=not IS_RELEASE, max_
 settings.load_profile("crm")
 
 # A start of the app hides all that is there from the collector, also what a test has left open.
-crm.main.gc = SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None)  # type: ignore[attr-defined]
-gc.set_threshold(50_000)  # its own figure
+crm.main.gc = SimpleNamespace(freeze=lambda: None)  # type: ignore[attr-defined]
+
+
+@cache
+def _scripts(location: str) -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", location)
+    return _read_scripts(config)
+
+
+# Each start reads the migrations twice, which took most of it; they don't change.
+_read_scripts = ScriptDirectory.from_config
+ScriptDirectory.from_config = lambda config: _scripts(config.get_main_option("script_location"))  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first, so that no worker is left alone with it at the end."""
+    """What takes long begins first, so that no worker is left alone with it at the end.
+
+    To measure coverage doubles the time of a request: whatever both engines do alike is measured on SQLite only, and
+    nothing where the service is a process of its own. Of a test with many parameters the first few show it all.
+    """
+    nth = Counter[str]()
+    for item in items:
+        nth[function := item.nodeid.partition("[")[0]] += 1
+        if UNMEASURED.search(item.nodeid) or nth[function] > 8:
+            item.add_marker("no_cover")
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
 
+
+UNMEASURED = re.compile(r"^tests/(?!db/).*\[postgresql|^tests/(page|docs)/|/test_concurrency\.py")
 
 # Tests that share a browser, a service or a long history, which each worker would have to make for itself.
 TOGETHER = re.compile(
@@ -63,6 +89,19 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         together = TOGETHER.search(nodeid)
         return " ".join(filter(None, (together[0][:20], *together.groups()))) if together else nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """What is not measured is set up so too: pytest-cov sees to the call only."""
+    measured = Coverage.current() if item.get_closest_marker("no_cover") else None
+    if measured:
+        measured.stop()
+    try:
+        yield
+    finally:
+        if measured:
+            measured.start()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -278,7 +278,7 @@ def test_what_waits_is_finished_when_the_service_is_asked_to_stop(database: str)
 @pytest.mark.seconds(20)
 @pytest.mark.parametrize(
     ("engine", "operations"),
-    [("two processes", effort(2_000, 10_000)), ("PostgreSQL", effort(1_500, 10_000))],
+    [("two processes", effort(800, 10_000)), ("PostgreSQL", effort(640, 10_000))],
     ids=["sqlite", "postgresql"],
 )
 def test_the_rules_hold_after_each_of_many_random_operations_at_once(engine: str, operations: int, path: Path) -> None:

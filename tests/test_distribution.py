@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from math import sqrt
 from typing import NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from crm.distribution import draw
 from tests.conftest import Api
+from tests.effort import effort
 
 
 class Entry(NamedTuple):
@@ -115,13 +117,15 @@ def counts(api: Api, source_id: int) -> Counter[int | None]:
 @pytest.mark.seconds(8)
 @pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
 def test_weights_10_and_30_give_a_quarter_and_three_quarters(api: Api) -> None:
-    first, second = api.operator("Anna", max_load=4000), api.operator("Boris", max_load=4000)
+    contacts = effort(1000, 4000)
+    first, second = api.operator("Anna", max_load=contacts), api.operator("Boris", max_load=contacts)
     source_id = api.source(weights={first: 10, second: 30})
-    for number in range(4000):
+    for number in range(contacts):
         api.contact(source_id, f"tg:{number}")
     shares = counts(api, source_id)
-    assert shares.total() == 4000
-    assert 0.23 <= shares[first] / 4000 <= 0.27
+    assert shares.total() == contacts
+    within = 3 * sqrt(0.25 * 0.75 / contacts)  # 3 standard deviations, of a fixed seed
+    assert 0.25 - within <= shares[first] / contacts <= 0.25 + within
 
 
 @pytest.mark.seconds(3)
@@ -131,13 +135,15 @@ def test_weight_zero_and_inactive_get_none_and_a_full_one_leaves_the_rest_to_the
     small, big, full, zero, absent = (api.operator(name, max_load=1000) for name in names)
     api.patch(f"/operators/{full}", {"max_load": 1})
     api.patch(f"/operators/{absent}", {"is_active": False})
+    contacts = effort(300, 800)
     source_id = api.source(weights={small: 1, big: 3, full: 1000, zero: 0, absent: 1000})
-    for number in range(800):
+    for number in range(contacts):
         api.contact(source_id, f"tg:{number}")
     shares = counts(api, source_id)
     assert (shares[full], shares[zero], shares[absent]) == (1, 0, 0)
-    assert shares[small] + shares[big] == 799
-    assert 0.2 <= shares[small] / 799 <= 0.3  # a quarter, within 3 standard deviations of a fixed seed
+    assert shares[small] + shares[big] == contacts - 1
+    within = 3 * sqrt(0.25 * 0.75 / contacts)
+    assert 0.25 - within <= shares[small] / (contacts - 1) <= 0.25 + within
 
 
 def test_a_load_counts_over_all_sources(api: Api) -> None:

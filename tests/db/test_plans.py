@@ -14,7 +14,7 @@ from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
 from tests.postgres import migrated_database, server
 
-CONTACTS = 100_000
+CONTACTS = 20_000
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
