@@ -124,9 +124,7 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     def begin(connection: Connection) -> None:
         recompute_shifts(connection, utcnow(), settings.time_zone)
         catch_up(connection, rng)
-        Distributor(
-            connection, rng
-        ).hand_out()  # an older version may have left contacts waiting for whom there is room
+        Distributor(connection, rng).hand_out()  # an older version may have left what need not wait
 
     database.start(begin, settings.migrate)
     gc.freeze()  # what the start made lives on: going through it again would stop the service for 70 ms at times

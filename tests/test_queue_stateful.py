@@ -17,13 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import crm.clock
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sqlalchemy import create_engine
 
-import crm.clock
 from tests.conftest import Api, app_on, empty_file, local
 from tests.day.shifts import EIGHT, HOUR, only, set_clock
 from tests.effort import effort
