@@ -100,6 +100,8 @@ def test_an_operator_counts_its_contacts_by_status(api: Api) -> None:
         "operator_id": anna,
         "operator_name": "Anna",
         "is_active": True,
+        "on_shift": True,
+        "shift_until": None,
         "max_load": 4,
         "load": 3,
         "available": 1,

@@ -50,13 +50,13 @@ def test_a_week_is_edited_as_a_picture_and_saved_at_once(service: Service, tab: 
     expect(dialog).to_contain_text("No hours: always on shift.")
     for day in ("Mon", "Sat"):
         dialog.get_by_role("button", name=f"Add hours: {day}").click()
-    expect(dialog.get_by_label("Sat: from")).to_be_focused()
+    expect(dialog.get_by_label("Sat: begins")).to_be_focused()
     dialog.get_by_role("button", name="Add hours: Mon").click()  # after a break
-    dialog.get_by_label("Mon: to").nth(0).fill("13:00")
-    dialog.get_by_label("Mon: from").nth(1).fill("14:00")
-    dialog.get_by_label("Mon: to").nth(1).fill("18:30")
-    dialog.get_by_label("Sat: from").fill("22:00")
-    dialog.get_by_label("Sat: to").fill("06:00")
+    dialog.get_by_label("Mon: ends").nth(0).fill("13:00")
+    dialog.get_by_label("Mon: begins").nth(1).fill("14:00")
+    dialog.get_by_label("Mon: ends").nth(1).fill("18:30")
+    dialog.get_by_label("Sat: begins").fill("22:00")
+    dialog.get_by_label("Sat: ends").fill("06:00")
     pictures = dialog.get_by_role("img")
     expect(pictures.nth(0)).to_have_accessible_name("Mon: 09:00–13:00, 14:00–18:30")
     expect(pictures.nth(1)).to_have_accessible_name("Tue: off shift")
@@ -76,9 +76,9 @@ def test_a_week_is_edited_as_a_picture_and_saved_at_once(service: Service, tab: 
     assert shifts(service)["time_zone"] == "Europe/Berlin"
     expect(dialog).to_contain_text("The days and hours below are those of Europe/Berlin.")
     assert len([url for url in tab.requests if url.endswith("/shifts")]) > asked
-    dialog.get_by_label("Mon: to").nth(1).fill("20:00")
+    dialog.get_by_label("Mon: ends").nth(1).fill("20:00")
     dialog.get_by_role("button", name="Cancel").click()
-    expect(dialog.get_by_label("Mon: to").nth(1)).to_have_value("18:30")
+    expect(dialog.get_by_label("Mon: ends").nth(1)).to_have_value("18:30")
     dialog.get_by_label("Time zone").fill("")
     dialog.get_by_role("button", name="Save week").click()
     expect(dialog).to_contain_text("are those of UTC.")
@@ -96,10 +96,10 @@ def test_what_is_wrong_with_a_plan_is_said_beside_its_field(service: Service, ta
     expect(zone).to_be_focused()
     expect(zone).to_have_value("Europe/Nowhere")
     expect(dialog.get_by_role("alert")).to_be_empty()  # it is said once
-    dialog.get_by_label("Absent from").fill("2030-05-02")
-    dialog.get_by_label("through").fill("2030-05-01")
+    dialog.get_by_label("First day").fill("2030-05-02")
+    dialog.get_by_label("Last day").fill("2030-05-01")
     dialog.get_by_role("button", name="Mark absent").click()
-    expect(dialog.get_by_label("through")).to_have_accessible_description("must end after its begin")
+    expect(dialog.get_by_label("Last day")).to_have_accessible_description("must end after its begin")
     assert shifts(service)["exceptions"] == []
 
 
@@ -131,14 +131,14 @@ def test_absences_of_days_and_extra_shifts_are_put_down_and_removed(service: Ser
     past = {"begin": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z", "works": False}
     shifts(service, time_zone="America/New_York", hours=ALWAYS, exceptions=[past])
     dialog = plan_of(tab.go("operators"))
-    dialog.get_by_label("Wed: to").fill("12:00")  # half an edit of the week stays through all of this
-    dialog.get_by_label("Absent from").fill("2030-03-08")
-    dialog.get_by_label("through").fill("2030-03-11")  # over the change of the clocks
+    dialog.get_by_label("Wed: ends").fill("12:00")  # half an edit of the week stays through all of this
+    dialog.get_by_label("First day").fill("2030-03-08")
+    dialog.get_by_label("Last day").fill("2030-03-11")  # over the change of the clocks
     dialog.get_by_role("button", name="Mark absent").click()
     expect(dialog.locator("li").filter(visible=True)).to_contain_text(["absent8 – 11 Mar 2030"])
     dialog.get_by_label("Works also on").fill("2030-03-09")
-    dialog.locator("form").filter(has_text="Add shift").get_by_label("from").fill("20:00")
-    dialog.locator("form").filter(has_text="Add shift").get_by_label("to", exact=True).fill("02:00")
+    dialog.locator("form").filter(has_text="Add shift").get_by_label("begins").fill("20:00")
+    dialog.locator("form").filter(has_text="Add shift").get_by_label("ends").fill("02:00")
     dialog.get_by_role("button", name="Add shift").click()
     expect(dialog.locator("li").filter(visible=True)).to_have_count(2)
     begins_and_ends = [(one["begin"], one["end"], one["works"]) for one in shifts(service)["exceptions"][1:]]
@@ -150,7 +150,7 @@ def test_absences_of_days_and_extra_shifts_are_put_down_and_removed(service: Ser
     dialog.get_by_role("button", name="Remove: 31 Dec 2019").click()
     dialog.get_by_role("button", name="Remove: 8 – 11 Mar 2030").click()
     expect(dialog.locator("li")).to_contain_text(["extra shift9 Mar 2030, 20:00 – 10 Mar 2030, 03:00"])
-    expect(dialog.get_by_label("Wed: to")).to_have_value("12:00")
+    expect(dialog.get_by_label("Wed: ends")).to_have_value("12:00")
     assert shifts(service)["hours"] == ALWAYS
 
 
@@ -195,7 +195,7 @@ def test_the_settings_of_a_source_are_in_one_window(service: Service, tab: Tab) 
     dialog.get_by_role("button", name="Save settings").click()
     expect(page.get_by_role("dialog", name="Settings of Store").get_by_role("alert")).to_contain_text("Settings saved")
     found = service.call("GET", "/sources/1")
-    expected = {"name": "Store", "bot_id": "shop_bot", "description": "Orders"}
+    expected: dict[str, Any] = {"name": "Store", "bot_id": "shop_bot", "description": "Orders"}
     expected |= {"sticky": "prefer", "accept_within": 150, "silence_pauses": True}
     assert {name: found[name] for name in expected} == expected
     page.keyboard.press("Escape")
@@ -235,7 +235,7 @@ def test_weights_are_given_by_topic_too(service: Service, tab: Tab) -> None:
     card.get_by_label("Topic").select_option("any other")
     expect(card.locator("output")).to_have_text(["40%", "60%"])
     card.get_by_role("button", name="Save weights").click()
-    expect(card.locator("output")).to_have_count(0)
+    expect(card.get_by_role("button", name="Edit weights")).to_be_visible()
     entries = service.call("GET", "/sources/1")["operators"]
     assert [(one["topic"], one["operator_id"], one["weight"]) for one in entries] == [
         *[("", 1, 2), ("", 2, 3)],
@@ -245,7 +245,7 @@ def test_weights_are_given_by_topic_too(service: Service, tab: Tab) -> None:
     card.get_by_label("Topic").select_option("returns")
     card.get_by_role("button", name="Remove Boris").click()
     card.get_by_role("button", name="Save weights").click()
-    expect(card.locator("output")).to_have_count(0)
+    expect(card.get_by_role("button", name="Edit weights")).to_be_visible()
     assert {one["topic"] for one in service.call("GET", "/sources/1")["operators"]} == {""}
 
 
@@ -432,7 +432,7 @@ def test_each_window_of_the_day_fits_and_is_accessible(
 ) -> None:
     options: Any = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "locale": locale}
     tab = Tab(browser, f"http://127.0.0.1:{ugly.port}", **options)
-    found = []
+    found: list[tuple[str, str]] = []
 
     def look(name: str) -> None:
         for part in ("document.documentElement", "document.querySelector('dialog[open]') ?? document.body"):

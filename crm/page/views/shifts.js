@@ -80,7 +80,7 @@ function Day({ day, hours, set }) {
     <svg viewBox="0 0 1440 10" preserveAspectRatio="none" role="img" aria-label="${name}: ${text}">
       ${parts.map(([begin, end]) => html`<rect x=${begin} width=${end - begin} height="10" />`)}
       ${[360, 720, 1080].map((at) => html`<line x1=${at} x2=${at} y2="10" />`)}</svg>
-    <div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("from"))}–${clock(span, "end", t("to"))}
+    <div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("begins"))}–${clock(span, "end", t("ends"))}
         ${button("✕", (event) => remove(event, span), of(t("Remove"), `${name} ${span.begin}–${span.end}`))}</span>`)}
       ${button("+", add, { class: "add", ...of(t("Add hours"), name) })}</div></div>`;
 }
@@ -105,7 +105,7 @@ function Exceptions({ plan }) {
     const added = { begin: momentIn(zone, begin), end: momentIn(zone, end), works };
     return write(plan, ({ exceptions: all }) => ({ exceptions: [...all.filter((one) => !same(one, added)), added] })); // the later wins
   };
-  const absent = ({ from, to }) => put(`${from}T00:00`, `${dayAfter(to)}T00:00`, false);
+  const absent = ({ first, to }) => put(`${first}T00:00`, `${dayAfter(to)}T00:00`, false);
   const extra = ({ date, begin, end }) => put(`${date}T${begin}`, `${end <= begin ? dayAfter(date) : date}T${end}`, true);
   const date = (text, name) => html`<${Field} text=${text} name=${name} type="date" required min="2000-01-01" max="2999-12-31" defaultValue=${today} />`;
   const clock = (text, name, value) => html`<${Field} text=${text} name=${name} type="time" required defaultValue=${value} />`;
@@ -121,8 +121,8 @@ function Exceptions({ plan }) {
     ${rows(sorted.filter((one) => !past.includes(one)))}
     ${past.length > 0 && html`<details><summary>${t("Past: {0}", past.length)}</summary>${rows(past.reverse())}</details>`}
     <${Form} work=${absent} done=${t("Shifts saved")}><div class="line">
-      ${button(t("Absent today"), () => act(() => absent({ from: today, to: today }), t("Shifts saved")))}
-      ${date(t("Absent from"), "from")}${date(t("through"), "to")}<button>${t("Mark absent")}</button></div><//>
+      ${button(t("Absent today"), () => act(() => absent({ first: today, to: today }), t("Shifts saved")))}
+      ${date(t("First day"), "first")}${date(t("Last day"), "to")}<button>${t("Mark absent")}</button></div><//>
     <${Form} work=${extra} done=${t("Shifts saved")}><div class="line">
-      ${date(t("Works also on"), "date")}${clock(t("from"), "begin", "09:00")}${clock(t("to"), "end", "18:00")}<button>${t("Add shift")}</button></div><//>`;
+      ${date(t("Works also on"), "date")}${clock(t("begins"), "begin", "09:00")}${clock(t("ends"), "end", "18:00")}<button>${t("Add shift")}</button></div><//>`;
 }
