@@ -39,6 +39,9 @@ CONTACTS: Any = (
 )
 CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))
 OPERATOR_OF = select(col(Contact.operator_id)).where(col(Contact.id) == bindparam("contact_id"))
+HAD = select(col(Assignment.id)).where(
+    col(Assignment.contact_id) == bindparam("contact_id"), col(Assignment.operator_id) == bindparam("operator_id")
+)
 STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact_id"))
 SET_STATUS = (
     update(Contact)
@@ -117,8 +120,13 @@ def change_status(
     longer that of `operator_id`."""
     status = change.status
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
-    if owner is None or caller.operator_id not in (None, owner.operator_id):
+    if owner is None:
         raise NotFound("contact", contact_id)
+    if caller.operator_id not in (None, owner.operator_id):
+        had = connection.execute(HAD, {"contact_id": contact_id, "operator_id": caller.operator_id}).first()
+        if had is None or change.operator_id != caller.operator_id:
+            raise NotFound("contact", contact_id)
+        raise Conflict(f"contact {contact_id} is another's by now")
     lock_operator(connection, owner.operator_id)
     if change.operator_id not in (None, owner.operator_id):
         has_it = f"operator {owner.operator_id}'s" if owner.operator_id else "nobody's"

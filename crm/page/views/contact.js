@@ -76,7 +76,7 @@ export function Steps({ id, status, operator_id }) {
 }
 /** operator_id: whose it was when it was shown, if it must still be: nobody starts what was just passed on. */
 export const step = ({ id, operator_id }, status, done) => act(() => call("PATCH", `contacts/${id}/status`, { status, operator_id }).catch((problem) => {
-  const [isPassedOn, holder] = problem.message.match(/ is (?:operator (\d+)'s|nobody's) by now/) ?? [role.value === "operator" && problem.status === 404];
+  const [isPassedOn, holder] = problem.message.match(/ is (?:operator (\d+)'s|nobody's|another's) by now/) ?? [];
   if (!isPassedOn) throw problem;
   throw new Problem(409, holder ? t("Contact {0} was passed on meanwhile: {1} has it.", id, nameOf(Number(holder))) : t("Contact {0} was passed on meanwhile.", id));
 }), done);
