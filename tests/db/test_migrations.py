@@ -19,6 +19,7 @@ from crm.db import open_database
 from crm.db.base import migrations
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
+from tests.day.shifts import Clock, only
 from tests.postgres import connected, server, sql
 from tests.service import run, serving, start
 
@@ -135,6 +136,61 @@ def test_a_table_that_is_made_anew_keeps_rows_ids_and_the_figures_of_its_indexes
     assert [sql(url, look) for look in looks] == before
     assert sql(url, "SELECT seq FROM sqlite_sequence WHERE name LIKE '%assignment%'") == [(9,)]
     assert sql(url, "SELECT waits_since FROM contact") == [("2026-01-02 00:00:00.000000",)]
+
+
+def test_what_only_a_team_s_day_knows_becomes_on_the_way_down_what_comes_nearest(
+    new_databases: tuple[str, str], clock: Clock
+) -> None:
+    """Contacts, weights and the rest of the history come through, up and down, with their ids."""
+    url, _ = new_databases
+    with local(create_app(settings_of(url))) as client:
+        api = Api(client)
+        operators = [api.operator(name, max_load=5) for name in ("Anna", "Boris")]
+        source_id = api.source(weights=dict.fromkeys(operators, 0.5))
+        plain = api.contact(source_id)
+        before = api.get("/contacts/1"), api.get("/sources/1"), api.get("/operators/1")
+    migrate(url, lambda config: command.downgrade(config, "0007"))
+    migrate(url)
+    with local(create_app(settings_of(url))) as client:
+        api = Api(client)
+        assert (api.get("/contacts/1"), api.get("/sources/1"), api.get("/operators/1")) == before
+        api.patch("/sources/1", {"sticky": "prefer", "accept_within": 60, "silence_pauses": True})
+        api.post("/sources/1/operators", {"operator_id": 1, "topic": "returns", "weight": 3})
+        api.put("/operators/1/shifts", only((-1, 2)))
+        sticky = api.contact(source_id)
+        assert api.contact(source_id, "tg:2", topic="returns")["operator_id"] == 1
+        api.patch(f"/operators/{plain['operator_id']}", {"max_load": 0})
+        queued = api.contact(source_id, topic="returns") if plain["operator_id"] == 1 else None
+        for operator_id in operators:
+            api.patch(f"/operators/{operator_id}", {"max_load": 9, "is_active": True})
+        clock.tick(61)
+        api.post("/contacts/distribute", expect=200)
+        clock.tick(61)
+        api.post("/contacts/distribute", expect=200)
+        reasons = [entry["reason"] for entry in api.get(f"/contacts/{sticky['id']}")["history"]]
+        assert reasons == ["sticky", "silent", "unaccepted"]
+        assert queued is None or api.get(f"/contacts/{queued['id']}")["history"][1]["reason"] == "sticky"
+    look = "SELECT id, contact_id, operator_id, reason FROM assignment ORDER BY id"
+    old = {"sticky": "distributed", "silent": "released"}
+    history = [tuple(row) for row in sql(url, look)]
+    queued_ids = {contact_id for _, contact_id, _, reason in history if reason == "queued"}
+    contacts = sql(url, "SELECT id, lead_id, source_id, operator_id, status, assigned_at FROM contact ORDER BY id")
+    migrate(url, lambda config: command.downgrade(config, "0007"))
+    assert [tuple(row) for row in sql(url, look)] == [
+        (id_, contact_id, operator_id, "from_queue" if (reason, contact_id in queued_ids) == ("sticky", True)
+         else old.get(reason, reason))
+        for id_, contact_id, operator_id, reason in history if reason != "unaccepted"
+    ]  # fmt: skip
+    weights = "SELECT source_id, operator_id, weight FROM source_operator ORDER BY operator_id"
+    assert sql(url, weights) == [(1, 1, 0.5), (1, 2, 0.5)]
+    same = "SELECT id, lead_id, source_id, operator_id, status, assigned_at FROM contact ORDER BY id"
+    assert sql(url, same) == contacts
+    migrate(url)
+    with local(create_app(settings_of(url))) as client:
+        api = Api(client)
+        assert api.get("/operators/1/shifts")["exceptions"] == []
+        assert {entry["due_at"] for entry in api.get("/contacts/")} == {None}
+        assert api.contact(source_id, "tg:3")["id"] == len(contacts) + 1
 
 
 def test_a_database_that_the_start_may_not_migrate_must_be_up_to_date(new_databases: tuple[str, str]) -> None:
