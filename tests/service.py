@@ -98,13 +98,15 @@ class Service:
         """The status and the JSON of the answer; over: a connection to keep."""
         connection = over or self.connect()
         content = None if body is None else json.dumps(body)
-        connection.request(
-            method, path, content, {"Content-Type": "application/json", **self.headers, **(headers or {})}
-        )
-        answer = connection.getresponse()
-        text = answer.read()
-        if over is None:
-            connection.close()
+        try:
+            connection.request(
+                method, path, content, {"Content-Type": "application/json", **self.headers, **(headers or {})}
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            if over is None:
+                connection.close()
         return answer.status, json.loads(text) if text else None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
