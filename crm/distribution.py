@@ -41,14 +41,6 @@ LOAD: Any = (
 LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
 
 
-# What keeps an operator from getting anything of a source, in the order in which it is told; then, counted, "full".
-OBSTACLES: dict[Obstacle, Callable[[Entry], bool]] = {
-    "zero_weight": lambda entry: entry.weight == 0,
-    "inactive": lambda entry: not entry.is_active,
-    "off_shift": lambda entry: not entry.on_shift,
-}
-
-
 def draw(
     entries: Sequence[Entry],
     load_of: Callable[[int], int],
@@ -89,8 +81,12 @@ def entries_for(topic: str, entries: Sequence[Entry]) -> Sequence[Entry]:
 
 
 def obstacle(entry: Entry) -> Obstacle | None:
-    """Why the operator gets nothing from this source, whatever its load."""
-    return next((name for name, is_in_the_way in OBSTACLES.items() if is_in_the_way(entry)), None)
+    """What keeps an operator from getting anything of the source, whatever its load; who has none may yet be "full"."""
+    if entry.weight == 0:
+        return "zero_weight"
+    if not entry.is_active:
+        return "inactive"
+    return None if entry.on_shift else "off_shift"
 
 
 def unseen(entry: Entry, excluded: Collection[int | None] = ()) -> dict[str, Any]:

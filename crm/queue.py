@@ -123,17 +123,19 @@ class Distributor:
 
         Raises NotAlone if there is anything.
         """
-        return self._from_queue(self._waiting_for(operator_id))
+        return self._from_queue(self.waiting_for(operator_id))
 
-    def close(self, contact_id: int, operator_id: int | None) -> bool:
-        """Writes into the history that the contact, which is closed by now, is that; returns whether somebody waits for
-        the place.
+    def waiting_for(self, operator_id: int) -> Sequence[Any]:
+        """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
+        queues = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).all()
+        if queues and not is_alone(self._connection):
+            raise NotAlone
+        return queues
 
-        Raises NotAlone if so: before the line is written, else the id that it took would be missing.
-        """
-        is_wanted = operator_id is not None and bool(self._waiting_for(operator_id))
+    def close(self, contact_id: int, operator_id: int | None, queues: Sequence[Any]) -> None:
+        """Writes into the history that the contact, which is closed by now, is that, and gives its place to these."""
         self._connection.execute(ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
-        return is_wanted
+        self._from_queue(queues)
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:
         """Gives an open contact to this operator or, if None, to one drawn among the eligible others.
@@ -197,13 +199,6 @@ class Distributor:
             return is_other and not obstacle(entry) and self._load(entry.operator_id) < entry.max_load
 
         return all(any(map(could_take, entries_for(topic, entries))) for topic in (contact.topic, *topics))
-
-    def _waiting_for(self, operator_id: int) -> Sequence[Any]:
-        """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
-        queues = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).all()
-        if queues and not is_alone(self._connection):
-            raise NotAlone
-        return queues
 
     def _from_queue(self, queues: Iterable[Any]) -> int:
         """Highest priority first, then oldest. Room only shrinks meanwhile, so that a queue for which nobody is

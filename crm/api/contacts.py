@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, func, inspect, update
 from sqlmodel import Field, SQLModel, col, select
 
 from crm import models
-from crm.day.due import catch_up
+from crm.day.due import IsDue, in_time, is_due
 from crm.db.base import get_row, lock_operator
 from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
@@ -116,8 +116,7 @@ def read_contact(connection: Connection, contact_id: int) -> models.ContactPubli
 def change_status(
     connection: Connection, contact_id: int, change: StatusUpdate, rng: random.Random, caller: Caller
 ) -> models.ContactPublic:
-    """Raises NotFound, and Conflict for a step that the life of a contact doesn't have (design.md), or if it is no
-    longer that of `operator_id`."""
+    """Raises NotFound, IsDue, and Conflict: the life of a contact has no such step (design.md), or it is another's."""
     status = change.status
     owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
     if owner is None:
@@ -139,9 +138,12 @@ def change_status(
         closed_at = now if status == "closed" else None
         connection.execute(SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
         if closed_at:
-            if Distributor(connection, rng).close(contact_id, owner.operator_id):
-                catch_up(connection, rng)
-                Distributor(connection, rng).hand_out_to(owner.operator_id)
+            distributor = Distributor(connection, rng)
+            # Before the line is written, else the id that it took would be missing if this has to be done again.
+            queues = distributor.waiting_for(owner.operator_id) if owner.operator_id is not None else []
+            if queues and is_due(connection, now):
+                raise IsDue
+            distributor.close(contact_id, owner.operator_id, queues)
         else:
             connection.execute(ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))
     return read_contact(connection, contact_id)
@@ -212,8 +214,9 @@ async def update_contact_status(
     contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
 ) -> models.ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
-    return await service.database.execute(
-        lambda connection: change_status(connection, contact_id, body, service.rng, caller)
+    rng = service.rng
+    return await in_time(
+        service.database, rng, lambda connection: change_status(connection, contact_id, body, rng, caller)
     )
 
 

@@ -6,8 +6,9 @@ after their shift. `clock` does all three when nothing comes in. Done twice it c
 """
 
 import random
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, bindparam, exists, or_, update
@@ -15,10 +16,13 @@ from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.day.shifts import ENDS, switch_shifts
+from crm.db.base import Database
 from crm.events import note
 from crm.fields import IS_NOT_OVERDUE_YET, utcnow
 from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, CONTACTS, Distributor, line
+
+T = TypeVar("T")
 
 IS_SILENT = col(Contact.due_at) <= bindparam("now", type_=UTCDateTime())
 IS_DUE = or_(exists().where(ENDS), exists().where(IS_SILENT))  # whether there is something for `catch_up`
@@ -45,6 +49,19 @@ OVERDUE: Any = (
     .limit(500)
 )
 SEEN = update(Contact).where(col(Contact.id).in_(bindparam("ids", expanding=True))).values(waits_since=None)
+
+
+class IsDue(Exception):
+    """Something is due by time, and comes before the draw that this was to be."""
+
+
+async def in_time(database: Database, rng: random.Random, work: Callable[[Connection], T]) -> T:
+    """`Database.execute` of work that may raise IsDue: then that is done first, which may take longer."""
+    while True:
+        try:
+            return await database.execute(work)
+        except IsDue:
+            await database.write(lambda session: catch_up(session.connection(), rng))
 
 
 def is_due(connection: Connection, now: datetime) -> bool:

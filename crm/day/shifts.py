@@ -71,7 +71,7 @@ class Plan(NamedTuple):
         for begin, end, works in reversed([*self.exceptions]):
             if begin <= moment < end:
                 return works
-        return not self.hours or any(begin <= moment < end for begin, end in self._spans(moment, 1))
+        return not self.hours or any(begin <= moment < end for begin, end in self._spans([moment], 1))
 
     def state(self, moment: datetime) -> tuple[bool, datetime | None]:
         """Whether it is a time of work, and when that changes next; None: never. In UTC."""
@@ -83,13 +83,13 @@ class Plan(NamedTuple):
         """Where a change may be: of the exceptions, and of the hours after the moment and after each exception."""
         bounds = {bound for begin, end, _ in self.exceptions for bound in (begin, end)}
         firsts = [moment, *(end for _, end, _ in self.exceptions if end > moment)]
-        return bounds.union(*(period for first in firsts for period in self._spans(first, AHEAD)))
+        return bounds.union(*self._spans(firsts, AHEAD))
 
-    def _spans(self, first: datetime, days: int) -> Iterator[Period]:
-        """The hours of so many days from a moment in UTC on, and of those around it: the local date is another one at
-        times, and a day may be skipped. What daylight saving skips or repeats is read as with fold 0."""
-        number = first.toordinal()
-        for day in map(date.fromordinal, range(max(number - 2, FIRST), min(number + days + 1, LAST))):
+    def _spans(self, firsts: Iterable[datetime], days: int) -> Iterator[Period]:
+        """The hours of so many days from each of these moments in UTC on, and of those around it: the local date is
+        another one at times, and a day may be skipped. What daylight saving skips or repeats is read as with fold 0."""
+        numbers = {first.toordinal() + n for first in firsts for n in range(-2, days + 1)}
+        for day in (date.fromordinal(number) for number in numbers if FIRST <= number < LAST):
             for weekday, begin, end in self.hours:
                 if weekday == day.weekday():
                     last = day + DAY if end <= begin else day
