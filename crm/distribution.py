@@ -57,9 +57,9 @@ def draw(
     seen = {entry.operator_id: unseen(entry, excluded) for entry in entries}
     candidates = [entry for entry in entries if seen[entry.operator_id]["outcome"] == "not_drawn"]
     while candidates:
-        [drawn] = [entry for entry in candidates if entry.operator_id == preferred] or rng.choices(
-            candidates, weights=[entry.weight for entry in candidates], k=1
-        )
+        drawn = next((entry for entry in candidates if entry.operator_id == preferred), None)
+        if drawn is None:
+            [drawn] = rng.choices(candidates, weights=[entry.weight for entry in candidates], k=1)
         load = load_of(drawn.operator_id)
         has_room = load < drawn.max_load
         seen[drawn.operator_id] |= {

@@ -106,7 +106,7 @@ class SourceOperator(SQLModel, table=True):
         {"sqlite_with_rowid": False},
     )
     source_id: int = Field(primary_key=True, foreign_key="source.id", ondelete="CASCADE", sa_type=fields.BIG)
-    topic: str = Field(default="", primary_key=True, max_length=100)  # "": for contacts of no topic, or of one without
+    topic: str = Field(default="", primary_key=True, max_length=100, sa_column_kwargs=fields.EMPTY)  # "": the plain one
     operator_id: int = Field(primary_key=True, foreign_key="operator.id", ondelete="CASCADE", sa_type=fields.BIG)
     weight: float
 
@@ -168,7 +168,7 @@ class ContactRecord(ContactBase):
     closed_at: datetime | None
 
 
-IN_TURN, COUNTED = (text("priority DESC"), "id"), ("created_at", "source_id", "operator_id")  # the queue; statistics
+IN_TURN, COUNTED = (text("priority DESC"), "id"), ("source_id", "operator_id", "created_at", "is_sticky")
 
 
 class Contact(ContactRecord, Row, table=True):
@@ -202,7 +202,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
         Index("ix_contact_topic", "topic", "id", **fields.where(fields.HAS_TOPIC)),
-        Index("ix_contact_topic_counts", *COUNTED, "topic", "is_sticky", **fields.where(fields.HAS_TOPIC)),
+        Index("ix_contact_topic_counts", *COUNTED, "topic", **fields.where(fields.HAS_TOPIC)),
         Index("ix_contact_sticky", *COUNTED, **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),

@@ -33,12 +33,12 @@ QUEUE = CONTACTS.where(
 ).limit(200)
 
 
-def _read(queues: Any, *conditions: Any) -> Any:
+def _existing(queues: Any, *conditions: Any) -> Any:
     return sqlalchemy.select(queues.c.source_id, queues.c.topic).where(queues.c.topic.is_not(None), *conditions)
 
 
-ALL_QUEUES = _read(topics_of_queue(sqlalchemy.select(col(Source.id).label("source_id"))))
-QUEUES_OF_SOURCE = _read(topics_of_queue(sqlalchemy.select(bindparam("source_id").label("source_id"))))
+ALL_QUEUES = _existing(topics_of_queue(sqlalchemy.select(col(Source.id).label("source_id"))))
+QUEUES_OF_SOURCE = _existing(topics_of_queue(sqlalchemy.select(bindparam("source_id").label("source_id"))))
 
 
 def _queues_of_operator() -> Any:
@@ -55,7 +55,7 @@ def _queues_of_operator() -> Any:
         *(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(Operator.on_shift)),
         col(Operator.max_load) > LOAD,
     )
-    return _read(queues, serves, has_room)
+    return _existing(queues, serves, has_room)
 
 
 QUEUES_OF_OPERATOR = _queues_of_operator()
@@ -262,6 +262,7 @@ class Distributor:
         if self._read_settings(contact.source_id).sticky == "off":
             return None
         if contact.lead_id not in self._last_operators:
+            self._write()  # it may be one of those
             found = self._connection.execute(LAST_OPERATOR, {"lead_id": contact.lead_id}).one_or_none()
             self._last_operators[contact.lead_id] = tuple(found) if found else (0, 0)
         return self._last_operators[contact.lead_id][1]

@@ -3,7 +3,8 @@
 import time
 
 from tests.conftest import Api
-from tests.day.shifts import Clock
+from tests.day.shifts import Clock, only
+from tests.postgres import sql
 from tests.test_queue import reasons
 
 
@@ -17,3 +18,21 @@ def test_what_was_not_accepted_is_passed_on_without_a_call(api: Api, clock: Cloc
         assert time.monotonic() - begin < 5  # of these all but one are a busy machine's
         time.sleep(0.02)
     assert [reason for reason, _ in reasons(api, 1)] == ["distributed", "silent"]
+
+
+def test_shifts_without_a_plan_are_none(api: Api, database: str) -> None:
+    """However they came to be there, they must not stay due for ever."""
+    api.source(weights={api.operator("Anna"): 1})
+    sql(database, "UPDATE operator SET on_shift = false, shift_until = '2000-01-01 00:00:00.000000'")
+    assert api.contact(1)["operator_id"] == 1
+    assert (api.get("/operators/1")["on_shift"], api.get("/operators/1")["shift_until"]) == (True, None)
+
+
+def test_a_zone_that_this_host_does_not_know_stops_nothing(api: Api, database: str, clock: Clock) -> None:
+    """Another host, with newer time zones, has stored it."""
+    api.source(weights={api.operator("Anna"): 1})
+    api.put("/operators/1/shifts", only((0, 1)))
+    sql(database, "UPDATE shift_plan SET zone = 'Mars/Olympus'")
+    clock.set(1)
+    assert api.contact(1)["operator_id"] == 1
+    assert api.get("/operators/1")["on_shift"]

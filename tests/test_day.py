@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Api
 from tests.day.shifts import EIGHT, Clock, only
 from tests.effort import effort
+from tests.postgres import sql
 from tests.test_queue import outcomes, reasons
 
 pytestmark = pytest.mark.usefixtures("without_timer")
@@ -233,15 +234,52 @@ def test_what_is_given_by_itself_is_due_again_also_from_the_queue_and_after_a_re
 def test_the_place_of_who_was_silent_is_handed_out(api: Api, clock: Clock) -> None:
     anna, boris = api.operator("Anna", max_load=1), api.operator("Boris", max_load=0)
     api.source(weights={anna: 1, boris: 1}, accept_within=60)
+    api.source("Help", {anna: 1})
     api.contact(1)
-    api.contact(1)
-    clock.tick(40)
-    api.put(f"/operators/{boris}/shifts", only((1, 2)))
+    api.contact(2)
     api.patch(f"/operators/{boris}", {"max_load": 1})
     assert api.get("/contacts/2")["status"] == "pending"
+    tick(api, clock)
+    assert (reasons(api, 1)[-1], reasons(api, 2)[-1]) == (("silent", boris), ("from_queue", anna))
+
+
+def test_what_waits_comes_before_what_was_not_accepted(api: Api, clock: Clock) -> None:
+    """Whoever comes on shift takes from the queue first."""
+    anna, boris = api.operator("Anna", max_load=1), api.operator("Boris", max_load=1)
+    api.put(f"/operators/{boris}/shifts", only((1, 2)))
+    api.source(weights={anna: 1, boris: 1}, accept_within=1800)
+    api.contact(1)
+    api.contact(1, priority=9)
     clock.set(1)
     api.post("/contacts/distribute", expect=200)
-    assert (reasons(api, 1)[-1], reasons(api, 2)[-1]) == (("silent", boris), ("from_queue", anna))
+    assert (reasons(api, 1)[-1], reasons(api, 2)[-1]) == (("distributed", anna), ("from_queue", boris))
+    assert api.get("/contacts/1")["due_at"] is not None
+
+
+def test_who_is_off_shift_by_then_is_not_paused(api: Api, clock: Clock) -> None:
+    anna, boris = api.operator("Anna"), api.operator("Boris", max_load=0)
+    api.put(f"/operators/{anna}/shifts", only((0, 1)))
+    api.source(weights={anna: 1, boris: 1}, accept_within=1800, silence_pauses=True)
+    api.contact(1)
+    api.patch(f"/operators/{boris}", {"max_load": 5})
+    clock.set(1)
+    api.post("/contacts/distribute", expect=200)
+    assert operator_of(api, 1) == boris
+    assert api.get(f"/operators/{anna}")["is_active"]
+
+
+def test_a_lead_that_waits_twice_goes_to_one_operator(api: Api, database: str) -> None:
+    """Though the first of its contacts is given in the same step."""
+    operators = [api.operator(f"Operator {number}", max_load=0) for number in range(10)]
+    api.source(weights=dict.fromkeys(operators, 1))
+    api.source("Sticky", dict.fromkeys(operators, 1), sticky="prefer")
+    for lead in range(20):
+        api.contact(1, f"tg:{lead}", priority=1)
+        api.contact(2, f"tg:{lead}")
+    sql(database, "UPDATE operator SET max_load = 100")
+    api.post("/contacts/distribute", expect=200)
+    given = [operator_of(api, number) for number in range(1, 41)]
+    assert given[::2] == given[1::2]
 
 
 def test_who_is_silent_is_paused_but_never_the_last_one_who_could_take_the_next(api: Api, clock: Clock) -> None:
@@ -417,7 +455,7 @@ def test_weights_of_topics_are_given_changed_and_taken_away_apart_from_the_plain
     for again in (body[2], {**body[2], "topic": " returns"}):
         assert "there twice" in str(api.put(path, [*body, again], expect=422)["detail"])
     clash = api.post(path, {"operator_id": anna, "topic": "returns", "weight": 5}, expect=409)["detail"]
-    assert f"operator {anna} serves source 1 already" in clash
+    assert f"operator {anna} serves source 1, topic 'returns', already" in clash
     for topic in ("x" * 101, "a\x00", 5, None):
         assert "topic" in api.post(path, {"operator_id": boris, "topic": topic}, expect=422)["detail"][0]["loc"]
     changed = api.patch(f"{path}/{anna}?topic=returns", {"weight": 7})

@@ -39,7 +39,7 @@ CONTACTS: Any = (
 )
 CONTACT = CONTACTS.where(col(Contact.id) == bindparam("contact_id"))
 OPERATOR_OF = select(col(Contact.operator_id)).where(col(Contact.id) == bindparam("contact_id"))
-HAD = select(col(Assignment.id)).where(
+WAS_THEIRS = select(col(Assignment.id)).where(
     col(Assignment.contact_id) == bindparam("contact_id"), col(Assignment.operator_id) == bindparam("operator_id")
 )
 STATUS = select(col(Contact.status)).where(col(Contact.id) == bindparam("contact_id"))
@@ -114,7 +114,12 @@ def read_contact(connection: Connection, contact_id: int) -> models.ContactPubli
 
 
 def change_status(
-    connection: Connection, contact_id: int, change: StatusUpdate, rng: random.Random, caller: Caller
+    connection: Connection,
+    contact_id: int,
+    change: StatusUpdate,
+    rng: random.Random,
+    caller: Caller,
+    is_caught_up: bool,
 ) -> models.ContactPublic:
     """Raises NotFound, IsDue, and Conflict: the life of a contact has no such step (design.md), or it is another's."""
     status = change.status
@@ -122,7 +127,7 @@ def change_status(
     if owner is None:
         raise NotFound("contact", contact_id)
     if caller.operator_id not in (None, owner.operator_id):
-        had = connection.execute(HAD, {"contact_id": contact_id, "operator_id": caller.operator_id}).first()
+        had = connection.execute(WAS_THEIRS, {"contact_id": contact_id, "operator_id": caller.operator_id}).first()
         if had is None or change.operator_id != caller.operator_id:
             raise NotFound("contact", contact_id)
         raise Conflict(f"contact {contact_id} is another's by now")
@@ -141,7 +146,7 @@ def change_status(
             distributor = Distributor(connection, rng)
             # Before the line is written, else the id that it took would be missing if this has to be done again.
             queues = distributor.waiting_for(owner.operator_id) if owner.operator_id is not None else []
-            if queues and is_due(connection, now):
+            if queues and not is_caught_up and is_due(connection, now):
                 raise IsDue
             distributor.close(contact_id, owner.operator_id, queues)
         else:
@@ -214,9 +219,10 @@ async def update_contact_status(
     contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
 ) -> models.ContactPublic:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
-    rng = service.rng
     return await in_time(
-        service.database, rng, lambda connection: change_status(connection, contact_id, body, rng, caller)
+        service.database,
+        service.rng,
+        lambda connection, is_caught_up: change_status(connection, contact_id, body, service.rng, caller, is_caught_up),
     )
 
 

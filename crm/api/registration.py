@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy
@@ -42,7 +42,6 @@ from crm.web.tables import ApiKey
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"])
 
-LONG = timedelta(seconds=0.2)
 REPEATED = (
     select(col(Contact.id))
     .where(col(Contact.source_id) == col(Source.id), col(Contact.event_id) == bindparam("event_id"), HAS_EVENT)
@@ -79,23 +78,20 @@ ROOM: Any = (
 
 
 def register(
-    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller
+    connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller, is_caught_up: bool
 ) -> tuple[ContactPublic, bool]:
     """Finds the lead and the operator of a new contact; True: it is new, False: a repeat, and nothing changed.
 
     Raises IsDue, NotFound (no such source) and Unprocessable (no usable identifier); for a source's key Forbidden (not
     that source) and Unauthorized (revoked).
     """
-    for _ in range(2):
-        now = utcnow()
-        arrival, entries = look_up(connection, body, claim, caller, now)
-        if utcnow() - now < LONG:  # else it has waited for its turn, and what is due is to be judged by now
-            break
-    name = (body.lead_name or "").strip() or None
+    arrival, entries = look_up(connection, body, claim, caller)
+    now, name = utcnow(), (body.lead_name or "").strip() or None  # now, for it may have waited for the lock
     if arrival.repeated is not None:
         note(connection, "contact repeated", contact_id=arrival.repeated, source_id=arrival.id)
         return read_contact(connection, arrival.repeated), False
-    if arrival.is_due:
+    ends = (entry.shift_until for entry in entries)
+    if not is_caught_up and (arrival.is_due or any(end is not None and end <= now for end in ends)):
         raise IsDue
     owners = {kind: owner for kind in KINDS if (owner := getattr(arrival, f"owner_of_{kind}")) is not None}
     lead_id = next(iter(owners.values()), None)
@@ -126,9 +122,7 @@ def register(
     return ContactPublic(**contact, lead=lead, source=source, operator=operator), True
 
 
-def look_up(
-    connection: Connection, body: ContactCreate, claim: Claim, caller: Caller, now: datetime
-) -> tuple[Any, Sequence[Entry]]:
+def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: Caller) -> tuple[Any, Sequence[Entry]]:
     """What is known of the source, the event, the key and the identifiers (a row of ARRIVAL) and who serves it.
 
     Raises as `register` does for the source and the key.
@@ -137,7 +131,7 @@ def look_up(
     by_id = source_id is not None
     key = source_id if by_id else body.source_bot_id
     identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
-    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id, "now": now}
+    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id, "now": utcnow()}
     rows = connection.execute(ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters).all()
     if caller.source_id is not None:
         if not rows or not rows[0].has_key:
@@ -218,7 +212,9 @@ async def create_contact(body: ContactCreate, service: ServiceDep, caller: Calle
     if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
         raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])
     contact, is_new = await in_time(
-        service.database, service.rng, lambda connection: register(connection, body, claim, service.rng, caller)
+        service.database,
+        service.rng,
+        lambda connection, is_caught_up: register(connection, body, claim, service.rng, caller, is_caught_up),
     )
     answer = contact if caller.source_id is None else receipt(contact, body, claim)
     return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")

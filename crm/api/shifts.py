@@ -10,7 +10,7 @@ from sqlmodel import Field, Session, SQLModel
 
 from crm.day.shifts import ShiftPlan, follow_plan
 from crm.db.base import get_row
-from crm.fields import Moment, TimeZone, utcnow
+from crm.fields import Moment, TimeZone, Weekday, utcnow
 from crm.models import Input, Operator
 from crm.settings import Settings
 from crm.web.answers import responses
@@ -19,11 +19,11 @@ from crm.web.deps import PathId, ServiceDep, SessionDep, Write, writes
 
 router = APIRouter(prefix="/operators", tags=["Operators"])
 
-Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Clock = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class Hours(Input):
-    weekday: int = Field(ge=0, le=6, description="0 = Monday.")
+    weekday: Weekday = Field(description="0 = Monday.")
     begin: Clock
     end: Clock = Field(description="At or before the begin: on the next day.")
 

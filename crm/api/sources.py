@@ -117,11 +117,14 @@ def _entry_public(session: Session, entry: SourceOperator) -> SourceOperatorPubl
     return next(each for each in source.operators if (each.topic, each.operator_id) == (entry.topic, entry.operator_id))
 
 
+def _name(source_id: int, topic: str) -> str:
+    return f"source {source_id}, topic {topic!r}," if topic else f"source {source_id}"
+
+
 def _get_entry(session: Session, source_id: int, topic: str, operator_id: int) -> SourceOperator:
     entry = session.get(SourceOperator, (get_row(session, Source, source_id).id, topic, operator_id))
     if entry is None:
-        of_topic = f", topic {topic!r}" if topic else ""
-        raise NotFound(f"source {source_id}{of_topic}: operator", operator_id)
+        raise NotFound(f"{_name(source_id, topic)}: operator", operator_id)
     return entry
 
 
@@ -166,7 +169,7 @@ def list_candidates(
 ) -> list[CandidatePublic]:
     """Each operator of the source, and why not if not. An empty list: the source has no operators.
 
-    Who would get it on Saturday at nine? `at=2026-11-28T09:00:00+01:00`.
+    Who would get it on Saturday at nine? `at=2026-11-28T08:00:00Z`.
     """
     source = get_row(session, Source, source_id)
     if query.lead_id is not None:
@@ -192,7 +195,7 @@ def list_candidates(
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
 @writes
 def update_source(write: Write, source_id: PathId, body: SourceUpdate) -> SourcePublic:
-    """Only what is sent changes; null removes the bot_id or the description."""
+    """Only what is sent changes; null takes bot_id, description or accept_within away."""
     source = get_row(write.session, Source, source_id)
     with write.session.no_autoflush:
         source.sqlmodel_update(body.model_dump(exclude_unset=True))
@@ -222,7 +225,7 @@ def add_source_operator(write: Write, source_id: PathId, body: SourceOperatorCre
     get_row(write.session, Source, source_id)
     get_row(write.session, Operator, body.operator_id)
     if write.session.get(SourceOperator, (source_id, body.topic, body.operator_id)) is not None:
-        raise Conflict(f"operator {body.operator_id} serves source {source_id} already: change its weight with PATCH")
+        raise Conflict(f"operator {body.operator_id} serves {_name(source_id, body.topic)} already: change its weight")
     entry = SourceOperator(source_id=source_id, **body.model_dump())
     write.session.add(entry)
     write.session.flush()

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import sqlalchemy
 from fastapi import APIRouter, Query
 from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.api.topics import Topics, TopicStats
 from crm.db.base import get_row
 from crm.db.sql import seconds_between
 from crm.distribution import ratio
-from crm.fields import HAS_TOPIC, HAS_WAITED, IS_OPEN, IS_PENDING, IS_STICKY, utcnow
+from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, IS_STICKY, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.web.answers import responses
 from crm.web.auth import CallerDep
@@ -68,14 +68,7 @@ class SourceOperatorStats(SQLModel):
     contacts: int
     actual_share: float
     sticky: int = Field(description="Of the contacts those that it has because it had the lead before.")
-    of_topics: int = Field(description="Of the contacts those that were drawn by weights of their topic.")
-
-
-class TopicStats(SQLModel):
-    topic: str
-    contacts: int
-    pending: int
-    has_weights: bool = Field(description="Whether the source has weights for it; else the plain ones serve it.")
+    of_topics: int = Field(description="Of the others those of a topic that has weights now.")
 
 
 class SourceStats(SQLModel):
@@ -85,7 +78,7 @@ class SourceStats(SQLModel):
     pending: int
     unassigned_share: float
     operators: list[SourceOperatorStats]
-    topics: list[TopicStats] = Field(description="By name; all that contacts of the period or weights have.")
+    topics: list[TopicStats] = Field(description="By name: those with weights, and those with most contacts.")
 
 
 class Minute(SQLModel):
@@ -212,41 +205,6 @@ def get_operator_stats(
     return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 
-class _Topics:
-    """What the sources have of topics; nothing is read of contacts without one."""
-
-    def __init__(self, session: Session, period: Period, weights: dict[int, dict[str, dict[int, float]]]) -> None:
-        key = (col(Contact.source_id), col(Contact.topic))
-        waiting: Any = sqlalchemy.select(*key, func.count()).where(IS_PENDING, HAS_TOPIC).group_by(*key)
-        came: Any = sqlalchemy.select(*key, col(Contact.operator_id), col(Contact.is_sticky), func.count())
-        came = came.where(HAS_TOPIC, *period.on(col(Contact.created_at))).group_by(
-            *key, Contact.operator_id, Contact.is_sticky
-        )
-        self._weights = weights
-        self._pending = {(source_id, topic): contacts for source_id, topic, contacts in session.exec(waiting)}
-        self._contacts: Counter[tuple[int, str]] = Counter()
-        self.drawn: Counter[tuple[int, int | None]] = Counter()  # by weights of a topic, by source and operator
-        for source_id, topic, operator_id, is_sticky, contacts in session.exec(came):
-            self._contacts[source_id, topic] += contacts
-            if self._has_weights(source_id, topic) and not is_sticky:
-                self.drawn[source_id, operator_id] += contacts
-
-    def _has_weights(self, source_id: int, topic: str) -> bool:
-        return any(self._weights[source_id][topic].values())
-
-    def of(self, source_id: int) -> list[TopicStats]:
-        named = {topic for source, topic in (*self._contacts, *self._pending) if source == source_id}
-        return [
-            TopicStats(
-                topic=topic,
-                contacts=self._contacts[source_id, topic],
-                pending=self._pending.get((source_id, topic), 0),
-                has_weights=self._has_weights(source_id, topic),
-            )
-            for topic in sorted({*named, *filter(None, self._weights[source_id])})
-        ]
-
-
 def _source_stats(session: Session, sources: Sequence[Source], period: Period, *conditions: Any) -> list[SourceStats]:
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
     group = col(Contact.source_id)
@@ -254,8 +212,8 @@ def _source_stats(session: Session, sources: Sequence[Source], period: Period, *
     weights: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for entry in session.exec(select(SourceOperator)):
         weights[entry.source_id][entry.topic][entry.operator_id] = entry.weight
-    counts, sticky = _counts(session, period, *conditions), _counts(session, period, IS_STICKY)
-    topics = _Topics(session, period, weights)
+    counts, sticky = _counts(session, period, *conditions), _counts(session, period, IS_STICKY, *conditions)
+    topics = Topics(session, period, weights, *conditions)
     answer = []
     for source in sources:
         weight = weights[source.id][""]

@@ -9,10 +9,12 @@ import random
 from datetime import timedelta
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from crm.day.due import catch_up, is_any_overdue, is_due, tell_overdue
 from crm.db.base import Database
+from crm.errors import Unavailable
 from crm.fields import utcnow
 
 EVERY = 1.0  # seconds
@@ -37,6 +39,9 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         try:
             while await database.look(is_anything_due):
                 await database.write(do)
-        except Exception as error:  # the database is away: it will be due later too
+        except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)
+            await asyncio.sleep(AFTER_ERROR)
+        except Exception:
+            log.exception("what is due was not done")
             await asyncio.sleep(AFTER_ERROR)

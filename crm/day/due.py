@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, bindparam, exists, or_, update
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.day.shifts import ENDS, switch_shifts
@@ -40,7 +40,11 @@ HAD = select(col(Assignment.operator_id)).where(
 SET_DUE = (
     update(Contact).where(col(Contact.id) == bindparam("contact")).values(due_at=bindparam("due", type_=UTCDateTime()))
 )
-PAUSE = update(Operator).where(col(Operator.id) == bindparam("operator")).values(is_active=False)
+PAUSE = (
+    update(Operator)
+    .where(col(Operator.id) == bindparam("operator"), col(Operator.is_active), col(Operator.on_shift))
+    .values(is_active=False)
+)
 WAS_OVERDUE = exists().where(col(Assignment.contact_id) == col(Contact.id), col(Assignment.reason) == "overdue")
 OVERDUE: Any = (
     sqlalchemy.select(col(Contact.id), WAS_OVERDUE.label("was_overdue"))
@@ -55,13 +59,18 @@ class IsDue(Exception):
     """Something is due by time, and comes before the draw that this was to be."""
 
 
-async def in_time(database: Database, rng: random.Random, work: Callable[[Connection], T]) -> T:
-    """`Database.execute` of work that may raise IsDue: then that is done first, which may take longer."""
-    while True:
-        try:
-            return await database.execute(work)
-        except IsDue:
-            await database.write(lambda session: catch_up(session.connection(), rng))
+async def in_time(database: Database, rng: random.Random, work: Callable[[Connection, bool], T]) -> T:
+    """`Database.execute` of work that may raise IsDue, unless it is told that what is due has been done: then both are
+    done in one transaction, in a thread, for it may take long."""
+
+    def catch_up_and_work(session: Session) -> T:
+        catch_up(session.connection(), rng)
+        return work(session.connection(), True)
+
+    try:
+        return await database.execute(lambda connection: work(connection, False))
+    except IsDue:
+        return await database.write(catch_up_and_work)
 
 
 def is_due(connection: Connection, now: datetime) -> bool:
@@ -70,37 +79,46 @@ def is_due(connection: Connection, now: datetime) -> bool:
 
 
 def catch_up(connection: Connection, rng: random.Random) -> None:
-    """Switches shifts, passes on what was not accepted, and hands out the room that this makes; alone."""
+    """Switches shifts, hands out what waits for who came, and passes on what was not accepted; alone. Of that the first
+    500, so that others can write in between."""
     now = utcnow()
     if not is_due(connection, now):
         return
-    has_room = bool(switch_shifts(connection, now))
+    if switch_shifts(connection, now):
+        Distributor(connection, rng).hand_out()
+    distributor, has_room = Distributor(connection, rng), False
     for contact in connection.execute(SILENT, {"now": now}).all():
-        has_room |= pass_on(connection, contact, rng, now)
+        if pass_on(connection, distributor, contact, now):
+            has_room = True
+            if contact.silence_pauses and distributor.can_do_without(contact.operator_id, contact):
+                pause(connection, contact)
+                distributor = Distributor(connection, rng)  # the other has read that the operator is active
     if has_room:
         Distributor(connection, rng).hand_out()
 
 
-def pass_on(connection: Connection, contact: Any, rng: random.Random, now: datetime) -> bool:
+def pass_on(connection: Connection, distributor: Distributor, contact: Any, now: datetime) -> bool:
     """Draws a contact that was not accepted in time among those who never had it (design.md, "Acceptance").
 
     Returns whether it went to another, so that who had it has room.
     """
-    distributor, silent = Distributor(connection, rng), contact.operator_id
     due = None
     if contact.accept_within is not None:  # else it is off by now
         had = set(connection.execute(HAD, {"contact_id": contact.id}).scalars())
         if distributor.pass_on(contact, had):
-            if contact.silence_pauses and distributor.can_do_without(silent, contact):
-                connection.execute(PAUSE, {"operator": silent})
-                note(connection, "operator paused", operator_id=silent, contact_id=contact.id)
             return True
         if distributor.serve(contact) - had:  # somebody may come, or get room
             due = now + timedelta(seconds=contact.accept_within)
         else:
-            connection.execute(ADD_ASSIGNMENT, line(contact.id, silent, "unaccepted", now))
+            connection.execute(ADD_ASSIGNMENT, line(contact.id, contact.operator_id, "unaccepted", now))
     connection.execute(SET_DUE, {"contact": contact.id, "due": due})
     return False
+
+
+def pause(connection: Connection, contact: Any) -> None:
+    """Who let the contact pass: unless it is off shift by now, when it could not have started it."""
+    if connection.execute(PAUSE, {"operator": contact.operator_id}).rowcount:
+        note(connection, "operator paused", operator_id=contact.operator_id, contact_id=contact.id)
 
 
 def is_any_overdue(connection: Connection, before: datetime) -> bool:

@@ -5,12 +5,15 @@ and `shift_until`, the moment of the next change: so that the draw reads it like
 clocks differ agree. What is stored changes when that moment has come, when the plan does, and at the start.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import bisect
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy
 from sqlalchemy import JSON, Connection, bindparam, update
@@ -19,6 +22,8 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm import fields
 from crm.models import Operator
+
+log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
 AHEAD = 15  # days: two weeks, for a span may be gone in the hour that daylight saving skips; and one day, for zones
@@ -40,7 +45,7 @@ class ShiftPlan(SQLModel, table=True):
 PLANS: Any = sqlalchemy.select(
     *(col(Operator.id), col(Operator.on_shift), col(Operator.shift_until)),
     *(col(ShiftPlan.zone), col(ShiftPlan.hours), col(ShiftPlan.exceptions)),
-).join(ShiftPlan, col(ShiftPlan.operator_id) == col(Operator.id))
+).outerjoin(ShiftPlan, col(ShiftPlan.operator_id) == col(Operator.id))
 ENDS = col(Operator.shift_until) <= bindparam("now", type_=UTCDateTime())
 SWITCH = (
     update(Operator)
@@ -61,29 +66,32 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, row: Any) -> Self:
-        """From what is stored: columns zone, hours, exceptions."""
+        """From what is stored: columns zone, hours, exceptions, or null. Raises ZoneInfoNotFoundError."""
+        if row.zone is None:
+            return cls(zone("UTC"), [], [])
         hours = [(each["weekday"], clock(each["begin"]), clock(each["end"])) for each in row.hours]
         moments = datetime.fromisoformat
         exceptions = [(moments(each["begin"]), moments(each["end"]), each["works"]) for each in row.exceptions]
         return cls(zone(row.zone), hours, exceptions)
 
     def is_on(self, moment: datetime) -> bool:
-        for begin, end, works in reversed([*self.exceptions]):
-            if begin <= moment < end:
-                return works
-        return not self.hours or any(begin <= moment < end for begin, end in self._spans([moment], 1))
+        return self._is_on(moment, _merged(self._spans([moment], 1)))
 
     def state(self, moment: datetime) -> tuple[bool, datetime | None]:
         """Whether it is a time of work, and when that changes next; None: never. In UTC."""
-        is_on = self.is_on(moment)
-        changes = (each for each in sorted(self._bounds(moment)) if each > moment)
-        return is_on, next((each for each in changes if self.is_on(each) != is_on), None)
-
-    def _bounds(self, moment: datetime) -> set[datetime]:
-        """Where a change may be: of the exceptions, and of the hours after the moment and after each exception."""
+        # A change may be where an exception begins or ends, or hours do: those after the moment or after an exception.
         bounds = {bound for begin, end, _ in self.exceptions for bound in (begin, end)}
-        firsts = [moment, *(end for _, end, _ in self.exceptions if end > moment)]
-        return bounds.union(*self._spans(firsts, AHEAD))
+        spans = _merged(self._spans([moment, *(end for _, end, _ in self.exceptions if end > moment)], AHEAD))
+        is_on = self._is_on(moment, spans)
+        changes = (bound for bound in sorted(bounds.union(*spans)) if bound > moment)
+        return is_on, next((bound for bound in changes if self._is_on(bound, spans) != is_on), None)
+
+    def _is_on(self, moment: datetime, spans: Sequence[Period]) -> bool:
+        for begin, end, works in reversed([*self.exceptions]):
+            if begin <= moment < end:
+                return works
+        nth = bisect.bisect_right(spans, moment, key=itemgetter(0)) - 1
+        return not self.hours or (nth >= 0 and moment < spans[nth][1])
 
     def _spans(self, firsts: Iterable[datetime], days: int) -> Iterator[Period]:
         """The hours of so many days from each of these moments in UTC on, and of those around it: the local date is
@@ -97,6 +105,17 @@ class Plan(NamedTuple):
 
     def _utc(self, day: date, clock: time) -> datetime:
         return datetime.combine(day, clock, self.zone).astimezone(UTC)
+
+
+def _merged(spans: Iterable[Period]) -> list[Period]:
+    """In order, and apart from each other."""
+    merged: list[Period] = []
+    for begin, end in sorted(spans):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        elif begin < end:
+            merged.append((begin, end))
+    return merged
 
 
 clock = cache(time.fromisoformat)
@@ -123,14 +142,21 @@ def follow_plan(connection: Connection, operator_id: int, now: datetime) -> None
 def _store(connection: Connection, rows: Iterable[Any], now: datetime, by_skew: bool = True) -> list[int]:
     came = []
     for row in rows:
-        plan = Plan.of(row)
-        is_on, until = plan.state(now)
         stored = (row.on_shift, row.shift_until)
-        # Another host, whose clock is ahead, has done already what comes next: it is not taken back.
-        is_ahead = by_skew and until is not None and until - now < SKEW and plan.state(until) == stored
-        if (is_on, until) != stored and not is_ahead:
-            connection.execute(SWITCH, {"operator": row.id, "is_on": is_on, "until": until})
-            if is_on and not row.on_shift:
+        try:
+            plan = Plan.of(row)
+        except ZoneInfoNotFoundError:  # known to the host that stored it, which has a newer tzdata
+            log.error("operator %s: the time zone %s is not known here", row.id, row.zone)
+            new: tuple[bool, datetime | None] = (row.on_shift, now + DAY)
+        else:
+            new = plan.state(now)
+            until = new[1]
+            # Another host, whose clock is ahead, has done already what comes next: it is not taken back.
+            if by_skew and until is not None and until - now < SKEW and plan.state(until) == stored:
+                continue
+        if new != stored:
+            connection.execute(SWITCH, {"operator": row.id, "is_on": new[0], "until": new[1]})
+            if new[0] and not row.on_shift:
                 came.append(int(row.id))
     return came
 

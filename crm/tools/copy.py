@@ -4,11 +4,13 @@ import asyncio
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection, Table, func, insert, make_url, select, text
+from sqlalchemy import Connection, Table, func, insert, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
-import crm.outbox.tables  # noqa: F401  (with those of crm.models it fills the metadata)
+import crm.day.shifts
+import crm.outbox.tables
+import crm.web.tables  # noqa: F401  (with those of crm.models they fill the metadata)
 from crm.db import open_database
 from crm.db.base import check_schema
 from crm.errors import StartupError
@@ -38,6 +40,9 @@ def copy_database(source: str, target: str) -> None:
 def copy_rows(old: Connection, new: Connection) -> None:
     """Raises StartupError, with nothing to keep, if a table has rows already or does not get all."""
     tables = SQLModel.metadata.sorted_tables
+    missed = {*inspect(old).get_table_names()} - {table.name for table in tables} - {"alembic_version"}
+    if missed:
+        raise StartupError(f"copy does not know these tables: {', '.join(sorted(missed))}")
     for table in tables:
         if count(new, table):
             raise StartupError(f"the target is not empty: it has rows in table {table.name}")

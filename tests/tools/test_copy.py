@@ -30,6 +30,9 @@ def empty_postgresql() -> Iterator[str]:
     server().drop_database(url)
 
 
+CALLS = ("/contacts/", "/contacts/1", "/leads/", "/sources/", "/operators/", "/operators/2/shifts", "/keys/")
+
+
 def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path: Path, empty_postgresql: str) -> None:
     old, new = f"sqlite:///{path}", empty_postgresql
     with local(create_app(settings_of(old))) as client:
@@ -38,8 +41,10 @@ def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path
         for number in range(5):
             api.contact(source_id, f"tg:{number}", lead_phone="+7 999 123-45-67", event_id=number, message="😀 'x'")
         api.close(1)
+        api.put("/operators/2/shifts", {"hours": [{"weekday": 0, "begin": "09:00", "end": "18:00"}]})
+        api.post("/keys/", {"name": "A bot", "role": "source", "source_id": source_id})
         api.delete(f"/operators/{api.operator('Clara')}")
-        before = {call: api.get(call) for call in ("/contacts/", "/contacts/1", "/leads/", "/sources/", "/operators/")}
+        before = {call: api.get(call) for call in CALLS}
     assert "contact: 5" in run("copy", old, new)
     with local(create_app(settings_of(new))) as client:
         api = Api(client)

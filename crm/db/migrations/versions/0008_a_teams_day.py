@@ -32,7 +32,7 @@ COLUMNS: list[tuple[str, sa.Column[Any]]] = [
     ("contact", sa.Column("due_at", UTCDateTime(), nullable=True)),
     ("contact", sa.Column("is_sticky", sa.Boolean(), server_default=sa.false(), nullable=False)),
 ]
-COUNTED = ["created_at", "source_id", "operator_id"]
+COUNTED = ["source_id", "operator_id", "created_at", "is_sticky"]
 INDEXES: dict[
     str, tuple[list[Any], str, str]
 ] = {  # by name: the columns, which rows, and as in 0001 how many there are of a kind
@@ -44,8 +44,8 @@ INDEXES: dict[
         "1000 30 10 10 1",
     ),
     "ix_contact_topic": (["topic", "id"], "topic <> ''", "100000 10000 1"),
-    "ix_contact_topic_counts": ([*COUNTED, "topic", "is_sticky"], "topic <> ''", "100000 1 1 1 1 1"),
-    "ix_contact_sticky": (COUNTED, "is_sticky", "500000 1 1 1"),
+    "ix_contact_topic_counts": ([*COUNTED, "topic"], "topic <> ''", "100000 1 1 1 1 1"),
+    "ix_contact_sticky": (COUNTED, "is_sticky", "500000 1 1 1 1"),
 }
 
 
@@ -140,7 +140,8 @@ def rebuild_source_operator(with_topic: bool) -> None:
     if op.get_bind().dialect.name != "sqlite":  # there names are of the whole schema
         for name in ("pk_source_operator", "fk_source_operator_source_id", "fk_source_operator_operator_id"):
             op.execute(f"ALTER TABLE old_source_operator RENAME CONSTRAINT {name} TO old_{name}")
-    topic: list[sa.Column[Any]] = [sa.Column("topic", AutoString(length=100), nullable=False)] if with_topic else []
+    column: sa.Column[Any] = sa.Column("topic", AutoString(length=100), server_default=sa.text("''"), nullable=False)
+    topic = [column] if with_topic else []
     key = ["source_id", *(column.name for column in topic), "operator_id"]
     checks = [sa.CheckConstraint("length(topic) <= 100", name=op.f("ck_source_operator_topic"))] if with_topic else []
     op.create_table(
