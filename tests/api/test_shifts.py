@@ -69,7 +69,7 @@ BAD: list[tuple[Any, tuple[Any, ...]]] = [
     *(
         ({"hours": [{**SPAN, field: clock}]}, ("hours", 0, field))
         for field in ("begin", "end")
-        for clock in ("24:00", "9:00", "09:00:00", "09:60", "09:00\n", "", "٠٩:٠٠", 9, None)
+        for clock in ("24:00", "9:00", "09:00:00", "09:60", "09:00\n", "", "٠٩:٠٠", "0٩:00", 9, None)
     ),
     ({"hours": [{"weekday": 0, "begin": "09:00"}]}, ("hours", 0, "end")),
     ({"hours": [{**SPAN, "until": "x"}]}, ("hours", 0, "until")),
