@@ -17,13 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import crm.clock
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sqlalchemy import create_engine
 
+import crm.day.clock
 from tests.conftest import Api, app_on, empty_file, local
 from tests.day.shifts import EIGHT, HOUR, only, set_clock
 from tests.effort import effort
@@ -66,7 +66,7 @@ class Queue(RuleBasedStateMachine):
         url = self.open()
         self.hours = 0  # since eight o'clock
         self.stack = ExitStack()
-        self.stack.enter_context(pytest.MonkeyPatch.context()).setattr(crm.clock, "EVERY", 1000)  # only calls do it
+        self.stack.enter_context(pytest.MonkeyPatch.context()).setattr(crm.day.clock, "EVERY", 1000)  # only calls do it
         self.clock = self.stack.enter_context(set_clock())
         self.clock.set(0.5)
         self.client = local(app_on(url))

@@ -83,8 +83,8 @@ class Plan(NamedTuple):
         bounds = {bound for begin, end, _ in self.exceptions for bound in (begin, end)}
         spans = _merged(self._spans([moment, *(end for _, end, _ in self.exceptions if end > moment)], AHEAD))
         is_on = self._is_on(moment, spans)
-        changes = (bound for bound in sorted(bounds.union(*spans)) if bound > moment)
-        return is_on, next((bound for bound in changes if self._is_on(bound, spans) != is_on), None)
+        changes = (at for at in sorted(bounds.union(*spans)) if at > moment and self._is_on(at, spans) != is_on)
+        return is_on, next((at for at in changes if self.is_on(at) != is_on), None)  # not where the days read just end
 
     def _is_on(self, moment: datetime, spans: Sequence[Period]) -> bool:
         for begin, end, works in reversed([*self.exceptions]):

@@ -92,6 +92,7 @@ def answered(tab: Tab, service: Service, title: str) -> dict[str, Any]:
 def table(picture: Locator) -> list[list[str]]:
     """The rows of a picture's table, after its heads."""
     picture.locator("details:not([open]) summary").click()
+    picture.locator("tr").first.wait_for()
     rows: list[list[str]] = picture.locator("tr").evaluate_all(
         "rows => rows.map(r => [...r.cells].map(c => c.innerText))"
     )

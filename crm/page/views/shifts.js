@@ -18,8 +18,7 @@ export const View = ({ answer: plan }) => html`
 
 /** Writes what `change` makes of the plan as it is now, so that what another has changed since it was shown stays. */
 async function write({ operator_id }, change) {
-  const { time_zone, hours, exceptions } = await call("GET", path(operator_id));
-  const plan = { time_zone, hours, exceptions: exceptions.filter(({ end }) => Date.parse(end) > now() - 90 * DAY) }; // older ones are of no use
+  const { time_zone, hours, exceptions } = await call("GET", path(operator_id)), plan = { time_zone, hours, exceptions };
   return call("PUT", path(operator_id), { ...plan, ...change(plan) }).catch((problem) => {
     if (!Array.isArray(problem.detail)) throw problem;
     throw new Problem(problem.status, problem.detail.map(({ loc, msg }) => ({ loc: [loc[1] === "exceptions" ? "to" : loc.slice(1).join("-")], msg })));
