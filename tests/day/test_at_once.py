@@ -19,7 +19,7 @@ import pytest
 from crm.day.shifts import recompute_shifts
 from crm.db import open_database
 from tests.conftest import empty, empty_file
-from tests.effort import effort
+from tests.effort import IS_RELEASE, effort
 from tests.outbox.conftest import until
 from tests.postgres import migrated_database, server, sql
 from tests.service import Service, serving
@@ -67,7 +67,10 @@ def statuses(database: str) -> dict[str, int]:
     return dict(tuple(row) for row in sql(database, STATUSES))
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+ENGINES = ["sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two copies, for all tests that need no other clock."""
     is_postgresql = request.param == "postgresql"
@@ -107,6 +110,7 @@ def test_shifts_that_begin_in_the_same_second_hand_out_all_that_waits_once(servi
     check(database)
 
 
+@pytest.mark.parametrize("database", ENGINES if IS_RELEASE else ["sqlite"], indirect=True)
 def test_when_the_process_that_does_it_is_killed_in_the_middle_another_one_does_it(database: str) -> None:
     """The clock of the other one is two seconds late, so that it is not the first."""
     with serving(database, LATE, TESTS_AHEAD="-2") as service, serving(database, LATE, TESTS_DIES="1") as dying:
@@ -168,6 +172,7 @@ def watching_shifts(database: str) -> Iterator[list[list[bool]]]:
         thread.join()
 
 
+@pytest.mark.parametrize("database", ENGINES if IS_RELEASE else ["postgresql"], indirect=True)
 def test_clocks_that_are_three_seconds_apart_give_nothing_back_and_forth(database: str) -> None:
     """Also when the late one starts anew, and so computes all shifts, after the early one has switched them."""
     with serving(database, LATE, TESTS_AHEAD="3") as early, serving(database, LATE) as late:
