@@ -448,6 +448,7 @@ def test_each_window_of_the_day_fits_and_is_accessible(
         page.locator("dialog .day").nth(3).get_by_role("button").last.click()
         look(f"shifts-{number}")
         page.keyboard.press("Escape")
+        expect(page.locator("dialog[open]")).to_have_count(0)
     page = tab.go("sources")
     page.locator("section button").first.click()
     for topic in (1, 2):
@@ -465,6 +466,7 @@ def test_each_window_of_the_day_fits_and_is_accessible(
     expect(page.locator("dialog p").first).to_be_visible()
     look("candidates")
     page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
     page = tab.go("contacts")
     expect(page.locator("main li")).to_have_count(2)
     look("contacts")
