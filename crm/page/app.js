@@ -140,7 +140,8 @@ function Opened() {
   }, [answer]);
   const closed = () => {
     if (asks.value) return; // it is opened again for who signs in
-    history.replaceState(null, "", `#${view.value.name}`); // else a reload would open it again
+    const { name } = view.value, shown = location.hash.slice(1).split("/")[0];
+    if (shown === name || !VIEWS.some((other) => other.name === shown)) history.replaceState(null, "", `#${name}`); // else a reload would open it again
     if (opened.value) opened.value = notice.value = null;
     if (document.activeElement === document.body) document.querySelector("main").focus(); // its row is gone
   };

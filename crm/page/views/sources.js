@@ -100,7 +100,8 @@ function Weights({ row, draft }) {
     event.preventDefault();
     if (shown === NEW) return change({ topic: new FormData(event.currentTarget).get("topic").trim() });
     const all = entries.map(({ topic, operator_id, weight }) => ({ topic, operator_id, weight: valueOf(weight) }));
-    return act(() => call("PUT", `sources/${row.source_id}/operators`, all), t("Weights saved"), () => setDraft(row));
+    // Read again before it can be edited again, which begins with what was read.
+    return act(() => call("PUT", `sources/${row.source_id}/operators`, all).then(() => poll()), t("Weights saved"), () => setDraft(row));
   };
   const chosen = choice(t("Topic"), { onchange: turn }, [...topics.map((topic) => [topic, topic || t("any other")]), [NEW, t("a new one…")]], shown);
   if (shown === NEW) {
