@@ -30,7 +30,7 @@ def due(api: Api) -> float:
 
 
 def test_a_lead_that_returns_comes_to_the_same_operator_while_there_is_room(api: Api) -> None:
-    operators = [api.operator(name, max_load=1000) for name in ("Anna", "Boris", "Vera")]
+    operators = [api.operator(name, max_load=3000) for name in ("Anna", "Boris", "Vera")]
     source_id = api.source(weights=dict.fromkeys(operators, 1), sticky="prefer")
     leads = range(effort(30, 1000))
     contacts = [api.contact(source_id, f"tg:{lead}") for _ in range(3) for lead in leads]
