@@ -40,7 +40,7 @@ IS_MOVE = text(
     " OR reason = 'sticky' OR reason = 'silent')"
 )
 HAS_SHIFTS = text("shift_until IS NOT NULL")
-IS_DUE_ONCE = text("due_at IS NOT NULL")
+HAS_DUE_AT = text("due_at IS NOT NULL")
 HAS_TOPIC = text("topic <> ''")
 IS_STICKY = text("is_sticky")
 

@@ -192,7 +192,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_queue_source", "source_id", *IN_TURN, **fields.where(fields.IS_PENDING)),
         Index("ix_contact_queue", *IN_TURN, **fields.where(fields.IS_PENDING)),
         Index("ix_contact_waits_since", "waits_since", **fields.where(fields.IS_NOT_OVERDUE_YET)),
-        Index("ix_contact_due_at", "due_at", **fields.where(fields.IS_DUE_ONCE)),
+        Index("ix_contact_due_at", "due_at", **fields.where(fields.HAS_DUE_AT)),
         # The lists: id gives the order, status is there to filter on without reading the row.
         Index("ix_contact_lead_id", "lead_id", "id"),
         Index("ix_contact_source_id", "source_id", "id", "status"),

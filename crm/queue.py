@@ -60,7 +60,7 @@ def _queues_of_operator() -> Any:
 
 QUEUES_OF_OPERATOR = _queues_of_operator()
 OPEN_CONTACTS = CONTACTS.where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
-SETTINGS: Any = sqlalchemy.select(col(Source.sticky), col(Source.accept_within), col(Source.silence_pauses)).where(
+SETTINGS: Any = sqlalchemy.select(col(Source.sticky), col(Source.accept_within)).where(
     col(Source.id) == bindparam("source_id")
 )
 # Who had the lead's newest contact that anybody has, or had.

@@ -30,15 +30,22 @@ ENGINES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
-    is_postgresql = request.param == "PostgreSQL"
-    database = migrated_database() if is_postgresql else empty_file(tmp_path_factory.mktemp("running") / "crm.db")
-    with serving(database, **ENGINES[request.param]) as service:
+@contextmanager
+def serving_on(engine: str, factory: pytest.TempPathFactory, **options: Any) -> Iterator[Service]:
+    """The service on a database of its own, which is PostgreSQL's if the engine is that."""
+    is_postgresql = engine.lower() == "postgresql"
+    database = migrated_database() if is_postgresql else empty_file(factory.mktemp("running") / "crm.db")
+    with serving(database, **options) as service:
         yield service
     if is_postgresql:
         server().drop_database(database)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
+    with serving_on(request.param, tmp_path_factory, **ENGINES[request.param]) as service:
+        yield service
 
 
 @pytest.fixture

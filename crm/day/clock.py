@@ -42,6 +42,8 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)
             await asyncio.sleep(AFTER_ERROR)
-        except Exception:
+        except (
+            Exception
+        ):  # a fault of ours: told with its place, but it must not end the clock for all that is due later
             log.exception("what is due was not done")
             await asyncio.sleep(AFTER_ERROR)

@@ -122,9 +122,9 @@ clock = cache(time.fromisoformat)
 zone = cache(ZoneInfo)
 
 
-def switch_shifts(connection: Connection, now: datetime) -> list[int]:
-    """Stores what has changed by now for those whose time has come; returns who is on shift since. In a transaction
-    that is alone. Who does it again finds nothing."""
+def switch_shifts(connection: Connection, now: datetime) -> bool:
+    """Stores what has changed by now for those whose time has come; returns whether somebody is on shift since. In a
+    transaction that is alone. Who does it again finds nothing."""
     return _store(connection, connection.execute(PLANS.where(ENDS), {"now": now}), now)
 
 
@@ -139,33 +139,33 @@ def follow_plan(connection: Connection, operator_id: int, now: datetime) -> None
     _store(connection, connection.execute(PLANS.where(col(Operator.id) == operator_id)), now, by_skew=False)
 
 
-def _store(connection: Connection, rows: Iterable[Any], now: datetime, by_skew: bool = True) -> list[int]:
-    came = []
+def _store(connection: Connection, rows: Iterable[Any], now: datetime, by_skew: bool = True) -> bool:
+    has_come = False
     for row in rows:
-        stored = (row.on_shift, row.shift_until)
-        try:
-            plan = Plan.of(row)
-        except ZoneInfoNotFoundError:  # known to the host that stored it, which has a newer tzdata
-            log.error("operator %s: the time zone %s is not known here", row.id, row.zone)
-            new: tuple[bool, datetime | None] = (row.on_shift, now + DAY)
-        else:
-            new = plan.state(now)
-            until = new[1]
-            # Another host, whose clock is ahead, has done already what comes next: it is not taken back.
-            if by_skew and until is not None and until - now < SKEW and plan.state(until) == stored:
-                continue
-        if new != stored:
-            connection.execute(SWITCH, {"operator": row.id, "is_on": new[0], "until": new[1]})
-            if new[0] and not row.on_shift:
-                came.append(int(row.id))
-    return came
+        stored, plan = (row.on_shift, row.shift_until), _read(row)
+        is_on, until = plan.state(now) if plan else (row.on_shift, now + DAY)
+        # Another host, whose clock is ahead, has done already what comes next: it is not taken back.
+        is_ahead = by_skew and plan and until is not None and until - now < SKEW and plan.state(until) == stored
+        if (is_on, until) != stored and not is_ahead:
+            connection.execute(SWITCH, {"operator": row.id, "is_on": is_on, "until": until})
+            has_come |= is_on and not row.on_shift
+    return has_come
+
+
+def _read(row: Any) -> Plan | None:
+    """None: its zone is known only to the host that stored it, which has a newer tzdata; the state stays as it is."""
+    try:
+        return Plan.of(row)
+    except ZoneInfoNotFoundError:
+        log.error("operator %s: the time zone %s is not known here", row.id, row.zone)
+        return None
 
 
 def by_shifts_at(connection: Connection, entries: Iterable[Any], moment: datetime | None) -> list[Any]:
     """The entries (as of distribution.ENTRIES), with `on_shift` as it will be, or was, at another moment than now."""
-    plans = {row.id: Plan.of(row) for row in connection.execute(PLANS)} if moment else {}
+    plans = {row.id: _read(row) for row in connection.execute(PLANS)} if moment else {}
     copies = [SimpleNamespace(**entry._mapping) for entry in entries]
     for entry in copies:
-        if moment and entry.operator_id in plans:
-            entry.on_shift = plans[entry.operator_id].is_on(moment)
+        if moment and (plan := plans.get(entry.operator_id)):
+            entry.on_shift = plan.is_on(moment)
     return copies

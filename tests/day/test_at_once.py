@@ -18,12 +18,12 @@ import pytest
 
 from crm.day.shifts import recompute_shifts
 from crm.db import open_database
-from tests.conftest import empty, empty_file
+from tests.conftest import empty
 from tests.effort import IS_RELEASE, effort
 from tests.outbox.conftest import until
-from tests.postgres import migrated_database, server, sql
+from tests.postgres import sql
 from tests.service import Service, serving
-from tests.test_concurrency import at_once, check
+from tests.test_concurrency import at_once, check, serving_on
 
 pytestmark = pytest.mark.seconds(15)
 LATE = "tests.day.late:app"
@@ -73,12 +73,8 @@ ENGINES = ["sqlite", "postgresql"]
 @pytest.fixture(scope="module", params=ENGINES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two copies, for all tests that need no other clock."""
-    is_postgresql = request.param == "postgresql"
-    database = migrated_database() if is_postgresql else empty_file(tmp_path_factory.mktemp("running") / "crm.db")
-    with serving(database, copies=2, workers=effort(1, 2)) as service:
+    with serving_on(request.param, tmp_path_factory, copies=2, workers=effort(1, 2)) as service:
         yield service
-    if is_postgresql:
-        server().drop_database(database)
 
 
 @pytest.fixture
