@@ -42,8 +42,6 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)
             await asyncio.sleep(AFTER_ERROR)
-        except (
-            Exception
-        ):  # a fault of ours: told with its place, but it must not end the clock for all that is due later
+        except Exception:  # a fault of ours: told with its place, and what is due later is done all the same
             log.exception("what is due was not done")
             await asyncio.sleep(AFTER_ERROR)
