@@ -64,13 +64,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that no worker is left alone with it at the end.
 
     To measure coverage doubles the time of a request: whatever both engines do alike is measured on SQLite only, and
-    nothing where the service is a process of its own. Of a test with many parameters the first few show it all.
+    nothing where the service is a process of its own. Of a test with many parameters the first few show it all; and
+    show on PostgreSQL too that it does the same, for most of them are refused before the database is asked.
     """
-    nth = Counter[str]()
-    for item in items:
-        nth[function := item.nodeid.partition("[")[0]] += 1
+    nth = Counter[tuple[str, bool]]()
+    for item in [*items]:
+        is_second = "[postgresql" in item.nodeid
+        nth[function := (item.nodeid.partition("[")[0], is_second)] += 1
         if UNMEASURED.search(item.nodeid) or nth[function] > 8:
             item.add_marker("no_cover")
+        if is_second and nth[function] > 8 and not IS_RELEASE:
+            items.remove(item)
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
 
 
@@ -105,8 +109,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: the tests of the page and of time-outs mostly wait."""
-    return (os.cpu_count() or 1) + 1
+    """More than there are cores: the tests of the page and of time-outs mostly wait."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

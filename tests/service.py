@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from crm.__main__ import main as cli
 from crm.main import create_app
 from crm.settings import Settings
+from tests.forked import ForkedService
 
 
 class Service:
@@ -43,7 +44,7 @@ class Service:
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
         self.ports = [free_port() for _ in range(copies)]
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes] | ForkedService] = []
         self._next, self._over = itertools.count(), set[int]()
         deadline = time.monotonic() + 120
         try:
@@ -57,18 +58,20 @@ class Service:
             self.kill()
             raise
 
-    def _start(self, port: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(port), "--workers", str(self.workers)]
-        command += self.options
+    def _start(self, port: int) -> "subprocess.Popen[bytes] | ForkedService":
+        options = [self.app, "--port", str(port), "--workers", str(self.workers), *self.options]
         if self.log is None:
-            command += ["--log-level", "warning", "--no-access-log"]
+            options += ["--log-level", "warning", "--no-access-log"]
+        if self.log is None and self.workers == 1 and not self.options:
+            return ForkedService(options, self.environment)
+        command = [sys.executable, "-m", "uvicorn", *options]
         return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
 
     def answers(self, nth: int = 0) -> bool:
         """Whether this copy serves."""
         try:
             with closing(http.client.HTTPConnection("127.0.0.1", self.ports[nth], timeout=60)) as connection:
-                connection.request("GET", "/openapi.json")
+                connection.request("GET", "/health")
                 connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             return False
@@ -79,7 +82,7 @@ class Service:
         return self.ports[0]
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> "subprocess.Popen[bytes] | ForkedService":
         return self.processes[0]
 
     def connect(self) -> http.client.HTTPConnection:

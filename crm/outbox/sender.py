@@ -58,7 +58,8 @@ class Sender:
     def __init__(self, database: Database, feed: Feed, webhook_allow: str | None, public_url: str | None) -> None:
         self._database, self._feed, self._public_url = database, feed, public_url
         self._webhooks, self._people = Webhooks(webhook_allow), people.People()
-        self._me, self._held_until = f"{os.getpid()}-{secrets.token_hex(8)}", 0.0  # of the monotonic clock
+        self._me = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._held_until = self._let_go_at = 0.0  # the lease; of the monotonic clock
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # what is under way, by kind and id
         self._positions: dict[int, tuple[int, Wanted, int]] = {}  # of a cursor: up to where nothing is wanted
         self._follower: asyncio.Task[None] | None = None
@@ -173,7 +174,7 @@ class Sender:
                 self._drop()
             except Exception as error:
                 log.warning("what was sent was not written: %s", type(error).__name__, extra={"fields": {kind: id_}})
-                self._held_until = 0  # nothing is sent again before the lease could be written
+                self._let_go()  # nothing is sent again before the lease could be written
                 await asyncio.sleep(LOOK_EVERY)
 
         def end(_: asyncio.Task[None]) -> None:
@@ -183,9 +184,12 @@ class Sender:
         self._tasks[kind, id_] = asyncio.create_task(run())
         self._tasks[kind, id_].add_done_callback(end)
 
+    def _let_go(self) -> None:
+        self._held_until, self._let_go_at = 0, time.monotonic()
+
     def _drop(self) -> None:
         """Another process sends by now: whatever is still under way here is its to do."""
-        self._held_until = 0
+        self._let_go()
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel()
@@ -201,7 +205,8 @@ class Sender:
         async with self._writing:  # the others would wait for the lease's row, each on a connection of the few
             begin = time.monotonic()
             result = await self._database.execute(write)
-            self._held_until = begin + lease.SECONDS
+            if begin > self._let_go_at:  # else what was found out meanwhile is newer
+                self._held_until = begin + lease.SECONDS
             return result
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, text
@@ -115,6 +116,14 @@ def test_a_failover_loses_no_answered_contact(own_server: Server) -> None:
         standby.remove()
 
 
+@pytest.fixture
+def only_calls(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Nothing asks the database but calls do, so that a fault meets the one that the test makes."""
+    request.getfixturevalue("without_timer")
+    monkeypatch.setattr("crm.outbox.sender.Sender._look", AsyncMock())
+
+
+@pytest.mark.usefixtures("only_calls")
 def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_saved(database: str) -> None:
     with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
         api = Api(client)
@@ -128,6 +137,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated_and_says_that_it_may_be_
         assert api.post("/contacts/", body, expect=200)["id"] == 1
 
 
+@pytest.mark.usefixtures("only_calls")
 def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing(database: str) -> None:
     with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
         api = Api(client)
@@ -138,6 +148,7 @@ def test_a_connection_that_breaks_after_the_answer_of_the_commit_repeats_nothing
         assert [contact["id"] for contact in api.get("/contacts/")] == [3, 2, 1]
 
 
+@pytest.mark.usefixtures("only_calls")
 def test_a_connection_that_breaks_in_the_middle_of_reading_is_a_503(database: str) -> None:
     with Proxy(server()) as proxy, local(create_app(settings_of(proxy.dsn(database)))) as client:
         Api(client).contact(Api(client).source(), lead_name="Ivan")

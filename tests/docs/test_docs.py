@@ -41,7 +41,7 @@ NOT_RUN = {
     ".venv/bin/pip install -e '.[postgres]'": "downloads; it is a part of dev",
     ".venv/bin/pip install -e '.[metrics]'": "downloads; it is a part of dev",
     ".venv/bin/pip install -e '.[notify]'": "downloads; it is a part of dev",
-    ".venv/bin/pytest -n auto --cov": "would run this test, and all others, in this test",
+    ".venv/bin/pytest -n auto": "would run this test, and all others, in this test",
     ".venv/bin/pytest -n auto tests/api": "takes a minute, and runs anyway",
     ".venv/bin/mypy": "takes half a minute; .ci/run calls it",
     ".venv/bin/python -m tests.bench": "takes minutes, and needs wrk",

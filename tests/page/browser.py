@@ -21,7 +21,7 @@ AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 def chromium() -> str | None:
     """The machine's own, else (None) the one that playwright fetches."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
+    for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"):  # the first works least
         if path := shutil.which(name):
             return path
     command = [sys.executable, "-m", "playwright", "install", "chromium"]
