@@ -84,7 +84,8 @@ function LastHour() {
 }
 
 const Self = () => me.value && html`<div class="card line"><bdi class="name">${me.value.name}</bdi> ${shift(me.value)}
-  ${loadBar(me.value)}<${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} /></div>`;
+  ${loadBar(me.value)}<${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} />
+  ${button(t("My week"), () => open("shifts", me.value.id, me.value.name))}</div>`;
 
 // --- the frame -------------------------------------------------------------------------------------------------------
 

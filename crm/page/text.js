@@ -165,7 +165,7 @@ export const RU = {
   "Absences and extra shifts": "Отсутствия и дополнительные смены", "Shifts saved": "Смены сохранены", "No hours: always on shift.": "Часов нет: всегда на смене.",
   "Tuesday to Friday as Monday": "Вторник – пятница как понедельник", "Time zone": "Часовой пояс", "that of the service": "как у сервиса", "Save week": "Сохранить неделю", "Add hours": "Добавить часы",
   begins: "с", ends: "до", "extra shift": "дополнительная смена", absent: "отсутствует", "Absent today": "Сегодня отсутствует", "Mark absent": "Отметить",
-  "Works also on": "Работает также", "Add shift": "Добавить смену", Topic: "Тема", Topics: "Темы", "any other": "любая другая", "a new one…": "новая…", "New topic": "Новая тема", "Add topic": "Добавить тему",
+  "My week": "Моя неделя", "Number of the lead": "Номер лида", "Works also on": "Работает также", "Add shift": "Добавить смену", Topic: "Тема", Topics: "Темы", "any other": "любая другая", "a new one…": "новая…", "New topic": "Новая тема", "Add topic": "Добавить тему",
   "Without weights of its own, a topic is drawn like any other contact.": "Без своих весов тема распределяется как все остальные обращения.", "no weights: mistyped?": "нет весов: опечатка?",
   "as last time: {0}": "как в прошлый раз: {0}", "by topic: {0}": "по теме: {0}", "drawn by these weights: {0}": "по этим весам: {0}", Settings: "Настройки", "Settings of {0}": "Настройки: {0}",
   "Settings saved": "Настройки сохранены", "Save settings": "Сохранить", Description: "Описание", "A lead that comes again goes first to who had it last": "Повторное обращение лида – сначала тому, у кого он был",

@@ -298,12 +298,40 @@ def test_who_would_get_it_is_asked_for_another_time_and_topic(service: Service, 
     expect(dialog.locator("li")).to_have_text(["Boriswith 100%, load 0 of 5", "Annanot: off shift"])
     page.keyboard.press("Escape")
     service.call("POST", "/sources/1/operators", {"operator_id": 1, "topic": "returns"})
-    expect(page.locator("section")).to_contain_text("returns")
+    expect(page.locator("section")).to_contain_text("returns: 0 – Anna 100%")
     page.get_by_role("button", name="Who gets the next one?").click()
     expect(dialog.get_by_label("When")).to_have_value("")  # nothing is left of the question before
     dialog.get_by_label("When").fill("2030-06-01T09:00")
     dialog.get_by_label("Topic").select_option("returns")
     expect(dialog.locator("li")).to_have_text(["Annawith 100%, load 0 of 5"])
+
+
+def test_who_would_get_it_is_asked_for_a_lead_where_it_returns_to_who_had_it(service: Service, tab: Tab) -> None:
+    team(service, Anna=5, Boris=5)
+    service.call("PATCH", "/sources/1", {"sticky": "prefer"})
+    lead = write(service)["lead_id"]
+    had = service.call("GET", "/contacts/1")["operator"]["name"]
+    page = tab.go("sources")
+    page.get_by_role("button", name="Who gets the next one?").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("li").first).to_contain_text("75%")
+    dialog.get_by_label("Number of the lead").fill(str(lead))
+    dialog.get_by_label("When").focus()
+    expect(dialog.locator("li").first).to_contain_text(f"{had}with 100%")
+
+
+def test_an_operator_sees_its_own_week(guarded: Service, locked: Tab) -> None:
+    shifts(guarded, 2, hours=[{"weekday": 0, "begin": "09:00", "end": "18:00"}], time_zone="Europe/Berlin")
+    page = locked.go()
+    page.get_by_label("Key").fill(new_key(guarded, "operator", operator_id=2)[1])
+    page.get_by_role("button", name="Enter").click()
+    page.get_by_role("button", name="My week").click()
+    dialog = page.get_by_role("dialog", name="Shifts of Boris")
+    expect(dialog.get_by_role("group", name="Mon")).to_contain_text("09:00–18:00")
+    expect(dialog.get_by_role("group", name="Tue")).to_contain_text("off shift")
+    expect(dialog.locator("input")).to_have_count(0)
+    expect(dialog.get_by_role("button")).to_have_count(1)  # that closes it
+    shifts(guarded, 2, hours=[], time_zone=None)
 
 
 def test_contacts_show_their_topic_and_are_filtered_by_it(service: Service, tab: Tab) -> None:

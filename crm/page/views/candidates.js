@@ -5,7 +5,7 @@ import { opened, poll, query, sources } from "../api.js";
 import { choice, html } from "../parts.js";
 import { moment, percent, t } from "../text.js";
 
-const asked = signal({}); // of which topic, and when
+const asked = signal({}); // of which topic and lead, and when
 export const path = (id) => query(`sources/${id}/candidates`, asked.value);
 export const title = (_, name) => t("Who gets the next one of {0}?", name);
 export function View({ answer: candidates }) {
@@ -16,12 +16,14 @@ export function View({ answer: candidates }) {
   };
   const source = sources.value?.find(({ id }) => id === opened.value?.id);
   const topics = [...new Set(source?.operators.map(({ topic }) => topic).filter(Boolean))];
-  const { topic = "", at } = asked.value;
+  const { topic = "", at, lead_id } = asked.value;
   return html`
     <div class="line">
       <label>${t("When")}<input type="datetime-local" min="2000-01-01T00:00" max="2099-12-31T00:00"
         onchange=${({ target }) => target.checkValidity() && ask({ at: target.value && new Date(target.value).toISOString() })} /></label>
-      ${topics.length > 0 && choice(t("Topic"), { onchange: ({ target }) => ask({ topic: target.value }) }, [["", t("any other")], ...topics.map((one) => [one, one])], topic)}</div>
+      ${topics.length > 0 && choice(t("Topic"), { onchange: ({ target }) => ask({ topic: target.value }) }, [["", t("any other")], ...topics.map((one) => [one, one])], topic)}
+      ${source?.sticky === "prefer" && html`<label>${t("Number of the lead")}<input type="number" min="1" step="1" value=${lead_id}
+        onchange=${({ target }) => target.checkValidity() && ask({ lead_id: target.value })} /></label>`}</div>
     ${at && html`<p class="quiet">${t("By the shifts of {0}; loads and switches are as of now.", moment(at))}</p>`}
     ${candidates.length === 0 ? html`<p class="quiet">${t("Nobody serves this source: its contacts wait.")}</p>` : who(candidates)}`;
 }

@@ -1,12 +1,13 @@
 // Opened over the page: when an operator works. The week as a picture, edited and saved at once; absences and extra shifts.
 import { useSignal } from "@preact/signals";
-import { Problem, act, call } from "../api.js";
+import { Problem, act, call, role } from "../api.js";
 import { Field, Form, button, chip, html, of, shift, submit } from "../parts.js";
 import { now, period, t, weekday } from "../text.js";
 
 const DAY = 86400000, WEEK = [0, 1, 2, 3, 4, 5, 6];
 const ZONES = ["UTC", ...Intl.supportedValuesOf("timeZone")];
 
+const mayEdit = () => role.value === "admin"; // an operator sees its own
 export const path = (id) => `operators/${id}/shifts`;
 export const title = (_, name) => t("Shifts of {0}", name);
 export const View = ({ answer: plan }) => html`
@@ -50,12 +51,12 @@ function Week({ plan }) {
     ${hours.length === 0 && html`<p class="quiet">${t("No hours: always on shift.")}</p>`}
     <div class="day"><span></span><span class="hours quiet" aria-hidden="true">${[0, 6, 12, 18, 24].map((hour) => html`<span>${hour}</span>`)}</span></div>
     ${WEEK.map((day) => html`<${Day} key=${day} day=${day} hours=${hours} set=${set} />`)}
-    <div class="line">${button(t("Tuesday to Friday as Monday"), copy)}
+    ${mayEdit() && html`<div class="line">${button(t("Tuesday to Friday as Monday"), copy)}
       <${Field} text=${t("Time zone")} name="time_zone" maxlength="64" list="zones" autocomplete="off" spellcheck=${false}
         value=${time_zone ?? ""} oninput=${({ target }) => (draft.value = { ...draft.value, time_zone: target.value })}
         placeholder=${plan.time_zone ? t("that of the service") : plan.zone} />
       <datalist id="zones">${ZONES.map((zone) => html`<option key=${zone} value=${zone} />`)}</datalist></div>
-    <div class="line">${submit(t("Save week"))}${button(t("Cancel"), drop)}</div><//>`;
+    <div class="line">${submit(t("Save week"))}${button(t("Cancel"), drop)}</div>`}<//>`;
 }
 
 function Day({ day, hours, set }) {
@@ -80,9 +81,9 @@ function Day({ day, hours, set }) {
     <svg viewBox="0 0 1440 10" preserveAspectRatio="none" role="img" aria-label="${name}: ${text}">
       ${parts.map(([begin, end]) => html`<rect x=${begin} width=${end - begin} height="10" />`)}
       ${[360, 720, 1080].map((at) => html`<line x1=${at} x2=${at} y2="10" />`)}</svg>
-    <div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("begins"))}–${clock(span, "end", t("ends"))}
+    ${!mayEdit() ? html`<span>${text}</span>` : html`<div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("begins"))}–${clock(span, "end", t("ends"))}
         ${button("✕", (event) => remove(event, span), of(t("Remove"), `${name} ${span.begin}–${span.end}`))}</span>`)}
-      ${button("+", add, { class: "add", ...of(t("Add hours"), name) })}</div></div>`;
+      ${button("+", add, { class: "add", ...of(t("Add hours"), name) })}</div>`}</div>`;
 }
 
 // --- exceptions: whole days that somebody is absent, and extra shifts -------------------------------------------------
@@ -114,15 +115,15 @@ function Exceptions({ plan }) {
   const rows = (some) => some.length > 0 && html`<ul class="rows">${some.map((one) => html`
     <li key=${one.begin + one.end + one.works}>${chip(one.works ? t("extra shift") : t("absent"), one.works ? "good" : "warn")}
       <span class="wide">${nameOfOne(one)}</span>
-      ${button(t("Remove"), () => act(() => without(one), t("Shifts saved")), of(t("Remove"), nameOfOne(one)))}</li>`)}</ul>`;
+      ${mayEdit() && button(t("Remove"), () => act(() => without(one), t("Shifts saved")), of(t("Remove"), nameOfOne(one)))}</li>`)}</ul>`;
   const sorted = [...exceptions].sort((one, other) => Date.parse(one.begin) - Date.parse(other.begin));
   const past = sorted.filter(({ end }) => Date.parse(end) <= now());
   return html`<h3>${t("Absences and extra shifts")}</h3>
     ${rows(sorted.filter((one) => !past.includes(one)))}
     ${past.length > 0 && html`<details><summary>${t("Past: {0}", past.length)}</summary>${rows(past.reverse())}</details>`}
-    <${Form} work=${absent} done=${t("Shifts saved")}><div class="line">
+    ${mayEdit() && html`<${Form} work=${absent} done=${t("Shifts saved")}><div class="line">
       ${button(t("Absent today"), () => act(() => absent({ first: today, to: today }), t("Shifts saved")))}
       ${date(t("First day"), "first")}${date(t("Last day"), "to")}<button>${t("Mark absent")}</button></div><//>
     <${Form} work=${extra} done=${t("Shifts saved")}><div class="line">
-      ${date(t("Works also on"), "date")}${clock(t("begins"), "begin", "09:00")}${clock(t("ends"), "end", "18:00")}<button>${t("Add shift")}</button></div><//>`;
+      ${date(t("Works also on"), "date")}${clock(t("begins"), "begin", "09:00")}${clock(t("ends"), "end", "18:00")}<button>${t("Add shift")}</button></div><//>`}`;
 }

@@ -41,7 +41,7 @@ function source(row) {
     ${draft ? html`<${Weights} row=${row} draft=${draft} />` : html`
       ${row.operators.length === 0 && html`<p class="quiet">${t("Nobody serves this source: its contacts wait.")}</p>`}
       ${drawnOf(row.operators).map((entry) => html`<${Share} key=${entry.operator_id} ...${entry} ...${markOf(entry)} />`)}
-      ${row.topics.length > 0 && html`<div class="line">${t("Topics")}: ${row.topics.map(topic)}</div>`}
+      ${row.topics.length > 0 && html`<div class="line">${t("Topics")}: ${row.topics.map((one) => topic(one, made))}</div>`}
       <div class="line">
         ${made && button(t("Edit weights"), edit)}
         ${made && button(t("Settings"), () => open("source", row.source_id), of(t("Settings"), row.source_name))}
@@ -49,8 +49,11 @@ function source(row) {
       </div>`}`;
 }
 
-const topic = ({ topic: name, contacts, pending, has_weights }) => html`<span key=${name} class="chip topic ${has_weights ? "quiet" : "warn"}"><bdi>${name}</bdi>: ${
-  number(contacts)}${pending > 0 && `, ${t("waiting: {0}", number(pending))}`}${!has_weights && ` – ${t("no weights: mistyped?")}`}</span>`;
+const sharesOf = (name, made) => made?.operators.filter((entry) => entry.topic === name && entry.weight > 0)
+  .map(({ operator_name, share }) => `${operator_name} ${percent(share)}`).join(", ");
+const topic = ({ topic: name, contacts, pending, has_weights }, made) => html`<span key=${name} class="chip topic ${has_weights ? "quiet" : "warn"}"><bdi>${name}</bdi>: ${
+  number(contacts)}${pending > 0 && `, ${t("waiting: {0}", number(pending))}`}${!has_weights && ` – ${t("no weights: mistyped?")}`}${
+  has_weights && html` – <bdi>${sharesOf(name, made)}</bdi>`}</span>`;
 
 /** What keeps the shares from following the weights: a difference that chance alone makes once in some hundred times. */
 function markOf({ target_share, drawn_share, operator_id, weight, whole }) {
