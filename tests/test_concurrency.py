@@ -26,7 +26,7 @@ CONNECTIONS = 32
 ENGINES: dict[str, Any] = {
     "one process": {},
     "two processes": {"workers": 2},
-    "PostgreSQL": {"workers": 2, "copies": 3},
+    "PostgreSQL": {"workers": 2, "copies": effort(2, 3)},
 }
 
 
@@ -43,7 +43,7 @@ def serving_on(engine: str, factory: pytest.TempPathFactory, **options: Any) -> 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """On SQLite in one or two processes, and on PostgreSQL as three copies of two processes, all driven at once."""
+    """On SQLite in one or two processes, and on PostgreSQL as some copies of two processes, all driven at once."""
     with serving_on(request.param, tmp_path_factory, **ENGINES[request.param]) as service:
         yield service
 

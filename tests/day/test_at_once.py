@@ -93,9 +93,9 @@ def test_shifts_that_begin_in_the_same_second_hand_out_all_that_waits_once(servi
     let_work(database, begin, in_seconds(3600))
     handed_out = 50 * (waiting // 60)
     while statuses(database).get("new") != handed_out:
-        assert (datetime.now(UTC) - begin).total_seconds() < 30, statuses(database)
+        # A release is tried at rest, where nothing else takes the cores.
+        assert (datetime.now(UTC) - begin).total_seconds() < effort(60, 5), statuses(database)
         time.sleep(0.2)  # there are few cores, and it needs them
-    assert (datetime.now(UTC) - begin).total_seconds() < 5
     time.sleep(1.5)  # as long as it takes all of them to look again
     lines = "SELECT reason, count(*) FROM assignment GROUP BY reason ORDER BY reason"
     assert sql(database, lines) == [("from_queue", handed_out), ("queued", waiting)]

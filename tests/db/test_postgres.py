@@ -19,6 +19,7 @@ from crm.db import open_database
 from crm.errors import StartupError
 from crm.main import create_app
 from tests.conftest import Api, local, settings_of
+from tests.effort import effort
 from tests.postgres import Proxy, Server, empty_database, server, sql
 from tests.service import Service, serving
 from tests.test_concurrency import Load, add_source, retry_after
@@ -48,7 +49,7 @@ def own_server() -> Iterator[Server]:
 
 @pytest.mark.release_repeats(10)
 def test_when_one_copy_is_killed_the_others_go_on_and_nothing_is_lost(database: str) -> None:
-    with serving(database, workers=2, copies=3) as service:
+    with serving(database, workers=effort(1, 2), copies=3) as service:
         with Load(service, add_source(service, operators=5, max_load=10_000), threads=9) as load:
             service.kill(slice(1))
             load.wait(300)
@@ -59,7 +60,7 @@ def test_when_one_copy_is_killed_the_others_go_on_and_nothing_is_lost(database: 
 @pytest.mark.release_repeats(10)
 def test_a_server_that_crashes_and_restarts_under_load_gives_503_and_loses_nothing(own_server: Server) -> None:
     database = own_server.create_database()
-    with serving(database, workers=2, copies=3) as service:
+    with serving(database, workers=effort(1, 2), copies=3) as service:
         with Load(service, add_source(service, operators=5, max_load=10_000)) as load:
             own_server.control("restart", "-m", "immediate")
             load.wait(300)
