@@ -83,13 +83,13 @@ def _iso_8601(text: object) -> object:
     return text
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """In JSON 10.0 is an integer too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text_of_integer(value: object) -> object:
-    value = _whole(value)
+    value = whole(value)
     return str(value) if type(value) is int else value
 
 
@@ -162,10 +162,10 @@ def where(predicate: Any) -> dict[str, Any]:
 
 
 # Nothing has a higher id than the highest: what asks for one finds nothing, and a page up to there is whole.
-Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(_whole)]
-Cursor = Annotated[int, Field(ge=0), AfterValidator(within_64_bits), BeforeValidator(_whole)]
-MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole)]
-Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
+Id = Annotated[int, Field(ge=1), AfterValidator(within_64_bits), BeforeValidator(whole)]
+Cursor = Annotated[int, Field(ge=0), AfterValidator(within_64_bits), BeforeValidator(whole)]
+MaxLoad = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(whole)]
+Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(whole)]
 ANY, TRIMMED, OR_INTEGER = AfterValidator(_without_nul), AfterValidator(_trimmed), BeforeValidator(_text_of_integer)
 Name = Annotated[str, StringConstraints(max_length=100), TRIMMED, _string(100, NOT_BLANK)]
 LeadName = Annotated[str, StringConstraints(max_length=255), TRIMMED, _string(255, NOT_BLANK)]
@@ -183,6 +183,6 @@ Topic = Annotated[str, StringConstraints(max_length=100), TRIMMED, _string(100, 
 PlainOrTopic = Annotated[str, StringConstraints(max_length=100), AfterValidator(_stripped), _string(100, NO_NUL)]
 Moment = Annotated[AwareDatetime, Strict(False), AfterValidator(_in_utc), BeforeValidator(_iso_8601)]
 TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
-Weekday = Annotated[int, Field(ge=0, le=6), BeforeValidator(_whole)]
-AcceptWithin = Annotated[int, Field(ge=1, le=30 * 86_400), BeforeValidator(_whole)]
+Weekday = Annotated[int, Field(ge=0, le=6), BeforeValidator(whole)]
+AcceptWithin = Annotated[int, Field(ge=1, le=30 * 86_400), BeforeValidator(whole)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000), AllowInfNan(False)]

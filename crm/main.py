@@ -21,6 +21,7 @@ import crm
 from crm.api import (
     contacts,
     events,
+    exports,
     health,
     keys,
     leads,
@@ -30,6 +31,7 @@ from crm.api import (
     series,
     sessions,
     shifts,
+    simulation,
     sources,
     stats,
     subscriptions,
@@ -53,7 +55,10 @@ from crm.web.stopping import when_stopping
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 
-OTHERS = (contacts, operators, shifts, sources, leads, events, stats, series, subscriptions, keys, metrics, sessions)
+OTHERS = (
+    *(exports, contacts, operators, shifts, sources, simulation, leads),  # export first: it is no contact's id
+    *(events, stats, series, subscriptions, keys, metrics, sessions),
+)
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:

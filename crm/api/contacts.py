@@ -68,12 +68,26 @@ class AssignmentCreate(models.Input):
         return self
 
 
-class ContactQuery(Page):
+class ContactFilter(SQLModel):
+    """Which contacts. An unknown query parameter is refused."""
+
+    model_config = {"extra": "forbid"}
     lead_id: Id | None = None
     source_id: Id | None = None
     operator_id: Id | None = None
     status: ContactStatus | None = None
     topic: Topic | None = None
+
+    def keep(self, statement: Any) -> Any:
+        """Of a statement on contacts those that are wanted."""
+        for field in ("lead_id", "source_id", "operator_id", "status"):
+            value = getattr(self, field)
+            if value is not None:
+                statement = statement.where(getattr(Contact, field) == value)
+        return statement if self.topic is None else statement.where(HAS_TOPIC, col(Contact.topic) == self.topic)
+
+
+class ContactQuery(ContactFilter, Page):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
     order: Literal["newest", "queue"] = Field("newest", description="queue: pending ones, in the order of handing out.")
 
@@ -161,13 +175,7 @@ def list_contacts(
     """Newest first, or with `order=queue` the waiting ones in the order of handing out. Filters combine with AND."""
     if query.order == "queue" and query.before_id is not None:
         raise Unprocessable([(("query", "before_id"), "the queue is not in the order of ids: page it with skip")])
-    statement = caller.own(CONTACTS)
-    for field in ("lead_id", "source_id", "operator_id", "status"):
-        value = getattr(query, field)
-        if value is not None:
-            statement = statement.where(getattr(Contact, field) == value)
-    if query.topic is not None:
-        statement = statement.where(HAS_TOPIC, col(Contact.topic) == query.topic)
+    statement = query.keep(caller.own(CONTACTS))
     if query.before_id is not None:
         statement = statement.where(col(Contact.id) < query.before_id)
     if query.order == "queue":

@@ -6,20 +6,19 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from sqlmodel import Field, SQLModel
-from starlette.types import Receive, Scope, Send
 
 from crm.errors import Forbidden
 from crm.fields import Cursor, EventType, Id
 from crm.outbox.feed import ContactEvent, Feed, Wanted
 from crm.web.auth import Caller, CallerDep, authenticate
 from crm.web.deps import ServiceDep
+from crm.web.stopping import Stream
 
 router = APIRouter(prefix="/events", tags=["Events"])
 
 PING = 5.0  # seconds without an event
-LAST_PIECE = 1.0  # seconds to take it when the service stops
 CHECK = 1.0  # seconds for which it is taken for granted that the key still holds
 
 
@@ -87,33 +86,13 @@ async def stream_events(
     """
     wanted, head = query.of(caller), await service.feed.head()
     after = next((cursor for cursor in (last_event_id, query.after) if cursor is not None), head)
-    return Stream(service.feed, _lines(request, service.feed, after, wanted))
-
-
-class Stream(EventSourceResponse):
-    """Made by hand, for FastAPI's own way sends each event by itself, through two more queues and tasks."""
-
-    def __init__(self, feed: Feed, lines: AsyncIterator[bytes]) -> None:
-        super().__init__(lines, headers={"X-Accel-Buffering": "no"})  # a proxy would hold events back
-        self._closed = feed.closed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whoever takes nothing any more must not keep the service from stopping."""
-        sending = asyncio.create_task(super().__call__(scope, receive, send))
-        closed = asyncio.create_task(self._closed.wait())
-        try:
-            await asyncio.wait([sending, closed], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([sending], timeout=LAST_PIECE)
-        finally:
-            closed.cancel()
-            sending.cancel()
-            await asyncio.wait([sending])
-        if not sending.cancelled():
-            sending.result()
+    lines = _lines(request, service.feed, after, wanted)
+    headers = {"X-Accel-Buffering": "no"}  # a proxy would hold events back
+    return Stream(lines, service.feed.closed, media_type="text/event-stream", headers=headers)
 
 
 async def _lines(request: Request, feed: Feed, after: int, wanted: Wanted) -> AsyncIterator[bytes]:
-    """Many events in one piece, for each costs its way through the server."""
+    """Many events in one piece, for each costs its way through the server; FastAPI's own way sends each by itself."""
     loop = asyncio.get_running_loop()
     checked = loop.time()
     yield format_sse_event(id=str(after), retry=1000)

@@ -128,6 +128,19 @@ def _get_entry(session: Session, source_id: int, topic: str, operator_id: int) -
     return entry
 
 
+def check_entries(session: Session, entries: Sequence[SourceOperatorCreate], *where: str) -> None:
+    """Raises Unprocessable (an operator is there twice; where: in the request), NotFound (an operator)."""
+    seen: set[tuple[str, int]] = set()
+    for index, entry in enumerate(entries):
+        if (entry.topic, entry.operator_id) in seen:
+            problem = f"operator {entry.operator_id} is there twice"
+            raise Unprocessable([((*where, index, "operator_id"), problem)])
+        seen.add((entry.topic, entry.operator_id))
+    unknown = {operator_id for _, operator_id in seen}.difference(session.exec(select(Operator.id)).all())
+    if unknown:
+        raise NotFound("operator", min(unknown))
+
+
 def _check_unique(session: Session, source: Source) -> None:
     """Under the write lock, so that nobody can take the name between this look and the write."""
     for field in ("name", "bot_id"):
@@ -241,16 +254,8 @@ def replace_source_operators(
     body: Annotated[list[SourceOperatorCreate], Body(examples=[[{"operator_id": 1, "weight": 10}]])],
 ) -> SourcePublic:
     """The whole distribution at once: who is not in the list no longer serves the source."""
-    seen: set[tuple[str, int]] = set()
-    for index, entry in enumerate(body):
-        if (entry.topic, entry.operator_id) in seen:
-            raise Unprocessable([(("body", index, "operator_id"), f"operator {entry.operator_id} is there twice")])
-        seen.add((entry.topic, entry.operator_id))
-
     source = get_row(write.session, Source, source_id)
-    unknown = {operator_id for _, operator_id in seen}.difference(write.session.exec(select(Operator.id)).all())
-    if unknown:
-        raise NotFound("operator", min(unknown))
+    check_entries(write.session, body, "body")
     write.session.exec(delete(SourceOperator).where(col(SourceOperator.source_id) == source_id))
     write.session.add_all(SourceOperator(source_id=source_id, **entry.model_dump()) for entry in body)
     write.session.flush()

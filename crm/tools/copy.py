@@ -19,8 +19,14 @@ BATCH = 1_000  # rows
 BUSY_TIMEOUT = 60  # seconds that a lock of a running service is waited for
 
 
-def copy_database(source: str, target: str) -> None:
-    """All or nothing, between two URLs, with progress on the terminal. Raises StartupError."""
+@click.command()
+@click.argument("source")
+@click.argument("target")
+def copy(source: str, target: str) -> None:
+    """Copy a SQLite database to an empty PostgreSQL one: copy sqlite:///crm.db postgresql://user@host/crm
+
+    All or nothing. Stop the service first: what is written to SOURCE meanwhile is not copied.
+    """
     old, new = open_database(source, BUSY_TIMEOUT), open_database(target, BUSY_TIMEOUT)
     file = make_url(source).database or ""
     if not source.startswith("sqlite") or not target.startswith("postgresql"):

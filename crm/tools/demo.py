@@ -7,8 +7,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Any, NamedTuple
+
+import click
 
 from crm.errors import StartupError
 
@@ -145,3 +148,26 @@ class Demo:
                 self.call("PATCH", path, {"is_active": bool(off)}, forgive=(404,))
             else:
                 self.call("POST", f"{path}/release", forgive=(404,))
+
+
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Of the running service.")
+@click.option("--key", envvar="CRM_ADMIN_KEY", help="An admin's, if it asks for keys; by default CRM_ADMIN_KEY.")
+@click.option("--contacts", type=click.IntRange(1), help="Stop after so many; by default at Ctrl-C.")
+@click.option(
+    "--rate", type=click.FloatRange(0, 1000, min_open=True), default=2, show_default=True, help="Contacts a second."
+)
+@click.option("--add", is_flag=True, help="Also to a service that has data.")
+def demo(url: str, key: str | None, contacts: int | None, rate: float, add: bool) -> None:
+    """Fill a running service with a made-up team, and let bots write to it."""
+    show = Demo(url, key, random.Random())
+    show.fill(add)
+    click.echo(f"open {url}/ and see; Ctrl-C stops")
+    stream = show.stream(contacts, rate)
+    with (
+        suppress(KeyboardInterrupt),
+        click.progressbar(stream, contacts, "contacts", show_pos=True, item_show_func=lambda said: said or "") as bar,
+    ):
+        for _ in bar:
+            pass
+    click.echo("stopped; what was sent stays")

@@ -3,11 +3,16 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-GRACE = 2.0  # seconds for a stream's last piece
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+STREAMS = ("/events/stream", "/contacts/export")  # how their paths end
+LAST_PIECE = 1.0  # seconds to take it when the service stops
+GRACE = 2.0  # seconds until a connection is cut
 
 
 @contextmanager
@@ -37,5 +42,34 @@ def _drop_streams(server: Any) -> None:
     """Whoever does not take the end of its stream: uvicorn would wait for it for ever."""
     state = getattr(server, "server_state", None)
     for connection in [*state.connections] if state else []:
-        if (getattr(connection, "scope", None) or {}).get("path", "").endswith("/events/stream"):
+        if (getattr(connection, "scope", None) or {}).get("path", "").endswith(STREAMS):
             connection.transport.abort()
+
+
+class BrokenOff(Exception):
+    """A stream can't go on, and whoever takes it must not think that it is whole."""
+
+
+class Stream(StreamingResponse):
+    """An answer that takes long, or for ever; its path must be one of STREAMS."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], closed: asyncio.Event, **options: Any) -> None:
+        """pieces: may raise BrokenOff; they should end soon after `closed` is set."""
+        super().__init__(pieces, **options)
+        self._closed = closed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whoever takes nothing any more must not keep the service from stopping. An answer that is left without an end
+        breaks the connection off."""
+        sending = asyncio.create_task(super().__call__(scope, receive, send))
+        closed = asyncio.create_task(self._closed.wait())
+        try:
+            await asyncio.wait([sending, closed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([sending], timeout=LAST_PIECE)
+        finally:
+            closed.cancel()
+            sending.cancel()
+            await asyncio.wait([sending])
+        if not sending.cancelled():
+            with suppress(BrokenOff):
+                sending.result()

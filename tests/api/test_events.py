@@ -1,9 +1,11 @@
 """GET /events/ and /events/stream: what is told, to whom, and how a reader goes on."""
 
+import http.client
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from crm.api import events as api_events
+from tests.api.test_exports import add_contacts
 from tests.conftest import Api
 from tests.outbox.reading import Stream
 from tests.postgres import sql
@@ -223,10 +226,12 @@ def test_a_stop_ends_all_who_follow_at_once_even_who_takes_nothing(database: str
         set_up(service)
         register(service)
         sql(service.url, f"{fill} ({columns}) SELECT {columns} FROM assignment, n")
-        waiting = service.connect()
-        waiting.request("GET", "/events/?wait=30&after=40001")
+        add_contacts(service, 2000)
+        waiting, exporting = service.connect(), service.connect()
+        waiting.request("GET", "/events/?wait=30&after=40002")
+        exporting.request("GET", "/contacts/export")
         with Stream(service) as one, Stream(service) as other, Stream(service, "?after=0"):
-            time.sleep(1)  # 10 MB, which nobody takes
+            time.sleep(1)  # 10 MB of each kind, which nobody takes
             begin = time.monotonic()
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(20) is not None
@@ -234,6 +239,8 @@ def test_a_stop_ends_all_who_follow_at_once_even_who_takes_nothing(database: str
             assert [list(stream.events()) for stream in (one, other)] == [[], []]
         assert waiting.getresponse().read() == b"[]"
         waiting.close()
+        with closing(exporting), pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            exporting.getresponse().read()
 
 
 def test_a_stream_ends_when_its_key_is_revoked(database: str) -> None:

@@ -80,12 +80,14 @@ TABLE = """
     PATCH /sources/1                    403 403 403 403 403 422
     DELETE /sources/1                   403 403 403 403 403 409
     GET /sources/1/candidates           403 403 403 403 403 200
+    POST /sources/1/simulate            403 403 403 403 403 422
     PUT /sources/1/operators            403 403 403 403 403 422
     POST /sources/1/operators           403 403 403 403 403 422
     PATCH /sources/1/operators/1        403 403 403 403 403 422
     DELETE /sources/1/operators/1       403 403 403 403 403 204
     POST /contacts/                     422 422 403 403 403 422
     GET /contacts/                      403 403 200 200 403 200
+    GET /contacts/export                403 403 403 403 403 200
     POST /contacts/distribute           403 403 403 403 403 200
     GET /contacts/1                     403 403 200 404 403 200
     PATCH /contacts/1/status            403 403 422 422 403 422
