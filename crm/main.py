@@ -24,8 +24,10 @@ from crm.api import (
     health,
     keys,
     leads,
+    merging,
     metrics,
     operators,
+    personal_data,
     registration,
     series,
     sessions,
@@ -53,7 +55,8 @@ from crm.web.stopping import when_stopping
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 
-OTHERS = (contacts, operators, shifts, sources, leads, events, stats, series, subscriptions, keys, metrics, sessions)
+OTHERS = [contacts, operators, shifts, sources, merging, leads, personal_data, events, stats, series, subscriptions]
+OTHERS += [keys, metrics, sessions]  # merging before leads, whose paths would take /leads/duplicates for an id
 
 DESCRIPTION = """
 Takes incoming contacts from many bots, finds the **lead** who wrote, and hands each contact to one **operator**:

@@ -220,7 +220,7 @@ def test_the_database_has_all_tables_with_named_constraints(api: Api, database: 
     with connected(database) as connection:
         tables = set(inspect(connection).get_table_names())
     data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment"}
-    data |= {"api_key", "browser_session", "subscription", "delivery", "lease", "shift_plan"}
+    data |= {"api_key", "browser_session", "subscription", "delivery", "lease", "shift_plan", "duplicate", "lead_act"}
     assert tables == data | {"alembic_version"}
     for statement in (
         "INSERT INTO operator (name, is_active, max_load, created_at) VALUES ('', true, 1, '2026-01-01')",
