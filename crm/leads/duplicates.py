@@ -5,23 +5,23 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, case, delete, func, insert
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, union
 from sqlalchemy.orm import aliased
 from sqlmodel import AutoString, Session, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.fields import BIG, IdentifierKind
-from crm.leads.tables import Duplicate, LeadAct, between
+from crm.leads.tables import Duplicate, LeadAct, about, between
 from crm.models import Lead
 
 _lead, _other, _contact = (bindparam(name, type_=BIG) for name in ("lead", "other", "contact"))
 _kind, _value = (bindparam(name, type_=AutoString()) for name in ("evidence_kind", "evidence_value"))
 _is_known = (col(Duplicate.kind) == _kind, col(Duplicate.value) == _value)
-_is_decided = col(LeadAct.act).in_(("merged", "told_apart"))
+IS_DECIDED = col(LeadAct.act).in_(("merged", "told_apart"))
 ADD = insert(Duplicate).from_select(
     ["created_at", "lead_id", "other_id", "kind", "value", "contact_id"],
     sqlalchemy.select(bindparam("now", type_=UTCDateTime()), _lead, _other, _kind, _value, _contact).where(
-        ~between(Duplicate, _lead, _other, *_is_known).exists(), ~between(LeadAct, _lead, _other, _is_decided).exists()
+        ~between(Duplicate, _lead, _other, *_is_known).exists(), ~between(LeadAct, _lead, _other, IS_DECIDED).exists()
     ),
     include_defaults=False,
 )
@@ -80,3 +80,13 @@ def close_pair(session: Session, lead_id: int, other_id: int) -> bool:
     """Whether there was one. That it stays closed, an act says that is written with it."""
     ids = between(Duplicate, lead_id, other_id)
     return session.connection().execute(delete(Duplicate).where(col(Duplicate.id).in_(ids))).rowcount > 0
+
+
+def close_decided(session: Session, lead_id: int) -> None:
+    """After another was merged into it: what was decided about either holds for both, and they are one."""
+    acts = (col(LeadAct.id).in_(about(LeadAct, lead_id)), IS_DECIDED)
+    sides = (col(LeadAct.lead_id), col(LeadAct.other_id))
+    named = union(*(sqlalchemy.select(side).where(*acts) for side in sides))
+    others = sqlalchemy.select(func.coalesce(col(Lead.merged_into), col(Lead.id))).where(col(Lead.id).in_(named))
+    for other_id in session.connection().execute(others.distinct()).scalars().all():
+        close_pair(session, lead_id, other_id)

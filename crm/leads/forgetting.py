@@ -36,15 +36,14 @@ def forget(session: Session, lead: Lead, who: str) -> LeadAct:
         update(LeadAct).where(col(LeadAct.lead_id).in_(family(lead.id))).values(identifiers=None, moved=None)
     )
     connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(name=None))
-    _forget_in_others(session, {*leads}, [(kind, value) for kind, value in identifiers])
+    _forget_in_others(session, {*leads}, {(kind, value) for kind, value in identifiers})
     act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=said.rowcount)
     session.add(act)
     session.flush()
-    session.refresh(lead)
     return act
 
 
-def _forget_in_others(session: Session, leads: set[int], identifiers: list[tuple[str, str]]) -> None:
+def _forget_in_others(session: Session, leads: set[int], identifiers: set[tuple[str, str]]) -> None:
     """An identifier may have been another's before, or have come with another's contact."""
     connection = session.connection()
     quoted = {repr(value) for _, value in identifiers}
@@ -59,9 +58,8 @@ def _forget_in_others(session: Session, leads: set[int], identifiers: list[tuple
     ]
     for contact_id, note in notes:
         connection.execute(update(Contact).where(col(Contact.id) == contact_id).values(identity_note=note))
-    for begin in range(0, len(identifiers), 100):
-        some = identifiers[begin : begin + 100]
-        connection.execute(delete(Duplicate).where(tuple_(col(Duplicate.kind), col(Duplicate.value)).in_(some)))
+    identifier = tuple_(col(Duplicate.kind), col(Duplicate.value))
+    connection.execute(delete(Duplicate).where(identifier.in_(identifiers)))
     for act in connection.execute(select(LeadAct.id, LeadAct.identifiers).where(col(LeadAct.identifiers).is_not(None))):
         left = [each for each in act.identifiers if tuple(each) not in identifiers]
         if left != act.identifiers:

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from crm.db.base import get_row
 from crm.errors import Conflict
-from crm.leads.duplicates import close_pair
+from crm.leads.duplicates import close_decided
 from crm.leads.tables import LeadAct, family
 from crm.models import Contact, Lead, LeadIdentifier
 
@@ -38,10 +38,8 @@ def survivor_of(lead_id: int) -> Any:
 
 
 def is_forgotten(session: Session, lead_id: int) -> bool:
-    return (
-        session.exec(select(LeadAct.id).where(LeadAct.lead_id == lead_id, LeadAct.act == "forgotten")).first()
-        is not None
-    )
+    acts = select(LeadAct.id).where(LeadAct.lead_id == lead_id, LeadAct.act == "forgotten")
+    return session.exec(acts).first() is not None
 
 
 def get_living(session: Session, lead_id: int) -> Lead:
@@ -60,14 +58,13 @@ def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
     identifiers = session.exec(
         select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
     ).all()
-    merged = session.exec(select(Lead).where(Lead.merged_into == lead.id)).all()
-    close_pair(session, lead.id, into.id)  # while it is still known who belongs to which
+    earlier = session.exec(select(Lead).where(Lead.merged_into == lead.id)).all()
     for table in (Contact, LeadIdentifier):
         session.connection().execute(update(table).where(col(table.lead_id) == lead.id).values(lead_id=into.id))
     fills_name = into.name is None and lead.name is not None
     if fills_name:
         into.name = lead.name
-    for each in (lead, *merged):
+    for each in (lead, *earlier):
         each.merged_into = into.id
     act = LeadAct(
         act="merged",
@@ -76,10 +73,11 @@ def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
         who=who,
         contacts=len(contacts),
         identifiers=[list(identifier) for identifier in identifiers],
-        moved={"contacts": list(contacts), "leads": [each.id for each in merged], "name": fills_name},
+        moved={"contacts": list(contacts), "leads": [each.id for each in earlier], "name": fills_name},
     )
     session.add(act)
     session.flush()
+    close_decided(session, into.id)
     return act
 
 
@@ -92,6 +90,7 @@ def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
         raise Conflict(f"lead {lead.id} was merged into lead {survivor_id}, which was forgotten since")
     act = _last_merge(session, lead)
     moved, identifiers = act.moved or {}, act.identifiers or []
+    _take_back_name(session, lead.name, act)
     act.moved = act.identifiers = None
     there = set(session.exec(select(Contact.id).where(Contact.lead_id == survivor_id)).all())
     contacts = [contact_id for contact_id in moved["contacts"] if contact_id in there]
@@ -99,13 +98,6 @@ def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
     _move(session, MOVE_CONTACT, ({"contact": contact_id, **way} for contact_id in contacts))
     _move(session, MOVE_IDENTIFIER, ({"its_kind": kind, "its_value": value, **way} for kind, value in identifiers))
     _move(session, MOVE_LEAD, ({"lead": lead_id, **way} for lead_id in moved["leads"]))
-    fills_name: LeadAct | None = act if moved["name"] else None
-    while fills_name is not None:  # on its way the name may have filled that of others, too
-        other = get_row(session, Lead, fills_name.other_id or 0)
-        if other.name == lead.name:
-            other.name = None
-        later = _last_merge(session, other) if other.merged_into is not None else None
-        fills_name = later if later is not None and (later.moved or {})["name"] else None
     lead.merged_into = None
     _forgo(session, survivor_id, {*contacts}, identifiers, {lead.id, *moved["leads"]})
     undone = LeadAct(act="unmerged", lead_id=lead.id, other_id=survivor_id, who=who, contacts=len(contacts))
@@ -114,10 +106,20 @@ def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
     return undone
 
 
+def _take_back_name(session: Session, name: str | None, act: LeadAct | None) -> None:
+    """From all whose missing name it has filled: when the first of them was merged itself, that of the next, too."""
+    while act is not None and act.moved and act.moved["name"]:
+        other = session.get_one(Lead, act.other_id)
+        if other.name != name:  # it was changed since
+            return
+        other.name = None
+        act = _last_merge(session, other) if other.merged_into is not None else None
+
+
 def _forgo(
     session: Session, survivor_id: int, contacts: set[int], identifiers: list[list[str]], leads: set[int]
 ) -> None:
-    """What has been given back is no longer what came along with another that is merged there, later, too."""
+    """What has been given back is no longer what another took along, into which it had been merged before."""
     acts = select(LeadAct).where(col(LeadAct.lead_id).in_(family(survivor_id)), col(LeadAct.moved).is_not(None))
     for act in session.exec(acts):
         moved = dict(act.moved or {})
