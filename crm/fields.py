@@ -43,6 +43,8 @@ HAS_SHIFTS = text("shift_until IS NOT NULL")
 HAS_DUE_AT = text("due_at IS NOT NULL")
 HAS_TOPIC = text("topic <> ''")
 IS_STICKY = text("is_sticky")
+HAS_NOTE = text("identity_note IS NOT NULL")
+IS_MERGED = text("merged_into IS NOT NULL")
 
 ContactStatus = Literal["pending", "new", "in_progress", "closed"]
 # A line of the history: who got the contact or, without an operator, that it waits; then what else happened to it.

@@ -25,8 +25,10 @@ from crm.api import (
     health,
     keys,
     leads,
+    merging,
     metrics,
     operators,
+    personal_data,
     registration,
     series,
     sessions,
@@ -55,8 +57,9 @@ from crm.web.stopping import when_stopping
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 
+# exports and merging come first: else their paths would be taken for ids of a contact and a lead.
 OTHERS = (
-    *(exports, contacts, operators, shifts, sources, simulation, leads),  # export first: it is no contact's id
+    *(exports, merging, contacts, operators, shifts, sources, simulation, leads, personal_data),
     *(events, stats, series, subscriptions, keys, metrics, sessions),
 )
 

@@ -116,9 +116,11 @@ class Lead(Row, table=True):
     __table_args__ = (
         CheckConstraint("length(name) BETWEEN 1 AND 255", name="name"),
         Index("ix_lead_created_at", "created_at"),
+        Index("ix_lead_merged_into", "merged_into", **fields.where(fields.IS_MERGED)),
         {"sqlite_autoincrement": True},
     )
     name: str | None = Field(default=None, max_length=255)
+    merged_into: int | None = Field(default=None, foreign_key="lead.id", sa_type=fields.BIG)  # a living one: `leads`
 
 
 class LeadIdentifier(SQLModel, table=True):
@@ -205,6 +207,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_topic_counts", *COUNTED, "topic", **fields.where(fields.HAS_TOPIC)),
         Index("ix_contact_sticky", *COUNTED, **fields.where(fields.IS_STICKY)),
         Index("ix_contact_waited", "created_at", "assigned_at", **fields.where(fields.HAS_WAITED)),
+        Index("ix_contact_note", "id", **fields.where(fields.HAS_NOTE)),
         Index("ix_contact_closed_at", "closed_at", "source_id", "operator_id", **fields.where(fields.IS_CLOSED)),
         {"sqlite_autoincrement": True},
     )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ from tests import leaks, postgres
 from tests.day.shifts import Clock, set_clock
 from tests.effort import IS_RELEASE, effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
+from tests.service import Service, serving
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (pytest makes a folder of its own there)
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -246,6 +247,24 @@ def empty(url: str) -> None:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), 30, isolation_level=None)) as connection:
         deletes = "".join(f"DELETE FROM {table};" for table in (*postgres.TABLES.split(", "), "sqlite_sequence"))
         connection.executescript(f"BEGIN IMMEDIATE; {deletes} COMMIT")
+
+
+@contextmanager
+def serving_on(engine: str, factory: pytest.TempPathFactory, **options: Any) -> Iterator[Service]:
+    """The service on a database of its own, which is PostgreSQL's if the engine is that."""
+    is_postgresql = engine.lower() == "postgresql"
+    url = postgres.migrated_database() if is_postgresql else empty_file(factory.mktemp("running") / "crm.db")
+    with serving(url, **options) as service:
+        yield service
+    if is_postgresql:
+        postgres.server().drop_database(url)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def two_copies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two processes on one database, for the tests of all rooms: to start them takes longer than most."""
+    with serving_on(request.param, tmp_path_factory, copies=2, workers=effort(1, 2)) as service:
+        yield service
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import empty, empty_file
+from tests.conftest import empty, serving_on
 from tests.effort import effort
-from tests.postgres import connected, empty_database, migrated_database, server, sql
+from tests.postgres import connected, empty_database, server, sql
 from tests.service import Service, serving
 
 CONNECTIONS = 32
@@ -28,17 +28,6 @@ ENGINES: dict[str, Any] = {
     "two processes": {"workers": 2},
     "PostgreSQL": {"workers": 2, "copies": effort(2, 3)},
 }
-
-
-@contextmanager
-def serving_on(engine: str, factory: pytest.TempPathFactory, **options: Any) -> Iterator[Service]:
-    """The service on a database of its own, which is PostgreSQL's if the engine is that."""
-    is_postgresql = engine.lower() == "postgresql"
-    database = migrated_database() if is_postgresql else empty_file(factory.mktemp("running") / "crm.db")
-    with serving(database, **options) as service:
-        yield service
-    if is_postgresql:
-        server().drop_database(database)
 
 
 @pytest.fixture(scope="module", params=ENGINES)

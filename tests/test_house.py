@@ -13,7 +13,7 @@ LEVELS: list[set[str]] = [
     {"main", "tools"},
     {"api"},
     {"web"},
-    {"outbox", "day"},
+    {"outbox", "day", "leads"},
     {"queue"},
     {"distribution"},
     {"identity", "db"},

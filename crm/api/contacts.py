@@ -16,6 +16,7 @@ from crm.db.base import get_row, lock_operator
 from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
 from crm.identity import read_leads
+from crm.leads.merging import survivor_of
 from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, Distributor, line
 from crm.web.answers import responses
@@ -80,7 +81,9 @@ class ContactFilter(SQLModel):
 
     def keep(self, statement: Any) -> Any:
         """Of a statement on contacts those that are wanted."""
-        for field in ("lead_id", "source_id", "operator_id", "status"):
+        if self.lead_id is not None:
+            statement = statement.where(col(Contact.lead_id) == survivor_of(self.lead_id))
+        for field in ("source_id", "operator_id", "status"):
             value = getattr(self, field)
             if value is not None:
                 statement = statement.where(getattr(Contact, field) == value)

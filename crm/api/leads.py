@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import WithJsonSchema
 from sqlalchemy import delete, func, literal_column, union
 from sqlmodel import Field, Session, col, select, tuple_
@@ -10,12 +10,14 @@ from sqlmodel import Field, Session, col, select, tuple_
 from crm.api.contacts import CONTACTS, read_contacts
 from crm.db.base import get_row
 from crm.db.sql import contains
-from crm.errors import Conflict, NotFound, Unprocessable
+from crm.errors import Conflict, DomainError, NotFound, Unprocessable
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import KINDS, normalise, read_leads
-from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic
-from crm.web.answers import responses
-from crm.web.auth import Caller, CallerDep
+from crm.leads.merging import get_living
+from crm.leads.tables import LeadAct, LeadActBase, about
+from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic, Record
+from crm.web.answers import ErrorMessage, responses
+from crm.web.auth import ADMIN, Caller, CallerDep
 from crm.web.deps import Page, PathId, ServiceDep, SessionDep
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
@@ -37,7 +39,13 @@ class LeadListed(LeadPublic):
     contacts_count: int
 
 
+class LeadActPublic(LeadActBase, Record):
+    pass
+
+
 class LeadDetail(LeadListed):
+    is_forgotten: bool
+    acts: list[LeadActPublic] = Field(description="What was done with its data, oldest first; for admins only.")
     contacts: list[ContactPublic] = Field(description="The newest 100.")
 
 
@@ -55,24 +63,53 @@ class LeadContactQuery(Page):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
 
 
-def _listed(session: Session, leads: list[LeadPublic], caller: Caller) -> list[LeadListed]:
+class WasMerged(DomainError):
+    """The lead that is asked for is another's part by now: the answer leads to the same of that one."""
+
+    status_code = 308
+
+    def __init__(self, lead: Lead, request: Request) -> None:
+        super().__init__(f"lead {lead.id} was merged into lead {lead.merged_into}")
+        _, _, rest = request.scope["route"].path.partition("{lead_id}")
+        # Relative, so that it is right under whatever path a proxy serves this.
+        path = f"../{lead.merged_into}{rest}" if rest else str(lead.merged_into)
+        self.headers = {"Location": f"{path}?{request.url.query}" if request.url.query else path}
+
+
+MERGED: dict[int | str, dict[str, Any]] = {
+    308: {"model": ErrorMessage, "description": "It was merged: `Location` leads to the same of the other lead."}
+}
+
+
+def listed(session: Session, leads: list[LeadPublic], caller: Caller) -> list[LeadListed]:
     ids = [lead.id for lead in leads]
     statement = select(Contact.lead_id, func.count()).where(col(Contact.lead_id).in_(ids))
     counts = dict(session.exec(caller.own(statement).group_by(col(Contact.lead_id))).all())
     return [LeadListed(**dict(lead), contacts_count=counts.get(lead.id, 0)) for lead in leads]
 
 
-def _detail(session: Session, lead_id: int, caller: Caller) -> LeadDetail:
-    [lead] = _listed(session, [read_leads(session.connection(), [lead_id])[lead_id]], caller)
-    return LeadDetail(**dict(lead), contacts=_contacts(session, lead_id, LeadContactQuery(), caller))
+def detail(session: Session, lead_id: int, caller: Caller = ADMIN) -> LeadDetail:
+    [lead] = listed(session, [read_leads(session.connection(), [lead_id])[lead_id]], caller)
+    columns: Any = [getattr(LeadAct, name) for name in LeadActPublic.model_fields]  # not what moved, which is long
+    rows = session.exec(select(*columns).where(col(LeadAct.id).in_(about(LeadAct, lead_id))).order_by(col(LeadAct.id)))
+    acts = [LeadActPublic.model_validate(row) for row in rows]
+    return LeadDetail(
+        **dict(lead),
+        is_forgotten=any(act.act == "forgotten" for act in acts),
+        acts=acts if caller.role == "admin" else [],
+        contacts=_contacts(session, lead_id, LeadContactQuery(), caller),
+    )
 
 
-def _get(session: Session, lead_id: int, caller: Caller) -> None:
-    """Raises NotFound, for an operator also when it has no contact of this lead."""
-    get_row(session, Lead, lead_id)
-    own = caller.own(select(Contact.id).where(Contact.lead_id == lead_id)).limit(1)
+def get_shown(session: Session, lead_id: int, caller: Caller, request: Request) -> Lead:
+    """Raises NotFound, for an operator also when it has no contact of this lead, and WasMerged."""
+    lead = get_row(session, Lead, lead_id)
+    own = caller.own(select(Contact.id).where(Contact.lead_id == (lead.merged_into or lead_id))).limit(1)
     if caller.operator_id is not None and session.exec(own).first() is None:
         raise NotFound("lead", lead_id)
+    if lead.merged_into is not None:
+        raise WasMerged(lead, request)
+    return lead
 
 
 def _contacts(session: Session, lead_id: int, query: LeadContactQuery, caller: Caller) -> list[ContactPublic]:
@@ -104,31 +141,36 @@ def list_leads(
             exact.append(lead_id.in_(caller.own(select(Contact.lead_id))))
         return select(lead_id.label("id")).where(lead_id > (query.after_id or 0), *exact, *conditions)
 
-    statement = find(col(Lead.id)).order_by(col(Lead.id))
+    is_living = col(Lead.merged_into).is_(None)
+    statement = find(col(Lead.id), is_living).order_by(col(Lead.id))
     if query.q is not None:
         most = within_64_bits(query.skip + query.limit)  # each half stops there, when many match
-        names = find(col(Lead.id), contains(session, col(Lead.name), query.q))
+        names = find(col(Lead.id), is_living, contains(session, col(Lead.name), query.q))
         values = find(col(LeadIdentifier.lead_id), contains(session, col(LeadIdentifier.value), query.q)).distinct()
         halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
         statement = select(union(*(select(half.c.id) for half in halves)).subquery().c.id).order_by("id")
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
-    return _listed(session, [leads[lead_id] for lead_id in ids], caller)
+    return listed(session, [leads[lead_id] for lead_id in ids], caller)
 
 
-@router.get("/{lead_id}", summary="Get a lead", responses=responses(404))
-def get_lead_detail(lead_id: PathId, session: SessionDep, caller: CallerDep) -> LeadDetail:
+@router.get("/{lead_id}", summary="Get a lead", responses={**responses(404), **MERGED})
+def get_lead_detail(lead_id: PathId, session: SessionDep, caller: CallerDep, request: Request) -> LeadDetail:
     """With its newest 100 contacts, whatever source they came from."""
-    _get(session, lead_id, caller)
-    return _detail(session, lead_id, caller)
+    get_shown(session, lead_id, caller, request)
+    return detail(session, lead_id, caller)
 
 
-@router.get("/{lead_id}/contacts", summary="List the contacts of a lead", responses=responses(404))
+@router.get("/{lead_id}/contacts", summary="List the contacts of a lead", responses={**responses(404), **MERGED})
 def list_lead_contacts(
-    lead_id: PathId, query: Annotated[LeadContactQuery, Query()], session: SessionDep, caller: CallerDep
+    lead_id: PathId,
+    query: Annotated[LeadContactQuery, Query()],
+    session: SessionDep,
+    caller: CallerDep,
+    request: Request,
 ) -> list[ContactPublic]:
     """Newest first, over all sources."""
-    _get(session, lead_id, caller)
+    get_shown(session, lead_id, caller, request)
     return _contacts(session, lead_id, query, caller)
 
 
@@ -138,13 +180,13 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
     wanted = _normalised(body, service.settings.default_region)
 
     def work(session: Session) -> LeadDetail:
-        lead = get_row(session, Lead, lead_id)
+        lead = get_living(session, lead_id)
         if "name" in body.model_fields_set:
             lead.name = body.name
         session.flush()
         if wanted:
             _replace_identifiers(session, lead_id, wanted)
-        return _detail(session, lead_id, Caller())
+        return detail(session, lead_id)
 
     return await service.database.write(work)
 

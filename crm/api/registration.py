@@ -20,6 +20,7 @@ from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessabl
 from crm.events import note, note_assigned
 from crm.fields import BIG, HAS_EVENT, Moved, utcnow
 from crm.identity import KINDS, OWNERS, Claim
+from crm.leads.duplicates import note_duplicates
 from crm.models import (
     Assignment,
     Contact,
@@ -118,6 +119,9 @@ def register(
         "is_sticky": operator is not None and operator.id == preferred,
     }
     save(connection, contact, candidates, lead_rows)
+    others = {kind: (claim.values[kind], owner) for kind, owner in owners.items() if owner != lead.id}
+    if others:
+        note_duplicates(connection, lead.id, others, contact["id"], now)
     source = SourceRef(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)
     return ContactPublic(**contact, lead=lead, source=source, operator=operator), True
 

@@ -185,8 +185,7 @@ def list_candidates(
     Who would get it on Saturday at nine? `at=2026-11-28T08:00:00Z`.
     """
     source = get_row(session, Source, source_id)
-    if query.lead_id is not None:
-        get_row(session, Lead, query.lead_id)
+    lead = get_row(session, Lead, query.lead_id) if query.lead_id is not None else None
     answer = []
     rows: Sequence[Any] = session.connection().execute(ENTRIES, {"source_id": source_id}).all()
     rows = by_shifts_at(session.connection(), rows, query.at)
@@ -196,8 +195,8 @@ def list_candidates(
         fields = {**vars(entry), "load": load, "reason": reason, "eligible": reason is None, "probability": 0}
         answer.append(CandidatePublic.model_validate(fields))
     eligible = [candidate for candidate in answer if candidate.eligible]
-    if query.lead_id is not None and source.sticky == "prefer":
-        preferred = read_last_operator(session.connection(), query.lead_id)
+    if lead is not None and source.sticky == "prefer":
+        preferred = read_last_operator(session.connection(), lead.merged_into or lead.id)
         eligible = [candidate for candidate in eligible if candidate.operator_id == preferred] or eligible
     total = sum(candidate.weight for candidate in eligible)
     for candidate in eligible:

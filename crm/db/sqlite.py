@@ -56,7 +56,7 @@ class SQLite(Database):
             raise StartupError(f"database {name}: in memory it would lose contacts, name a file")
         readers = _engine(url, busy_timeout, READERS, "query_only=ON")
         event.listen(readers, "checkout", lambda connection, *_: connection.execute("BEGIN"))
-        writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "cache_size=-32000")
+        writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "secure_delete=ON", "cache_size=-32000")
         super().__init__(name, readers, writer, busy_timeout)
         self._jobs: list[_Job] = []
         self._task: asyncio.Task[None] | None = None  # works while jobs wait

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
 import crm.day.shifts
+import crm.leads.tables
 import crm.outbox.tables
 import crm.web.tables  # noqa: F401  (with those of crm.models they fill the metadata)
 from crm.db import open_database
@@ -54,7 +55,10 @@ def copy_rows(old: Connection, new: Connection) -> None:
             raise StartupError(f"the target is not empty: it has rows in table {table.name}")
     with click.progressbar(length=sum(count(old, table) for table in tables), label="rows") as bar:
         for table in tables:
-            for batch in old.execute(select(table).execution_options(yield_per=BATCH)).mappings().partitions():
+            # Last what refers to rows of its own table.
+            inner = [key.parent.is_not(None) for key in table.foreign_keys if key.column.table is table]
+            rows = select(table).order_by(*inner).execution_options(yield_per=BATCH)
+            for batch in old.execute(rows).mappings().partitions():
                 new.execute(insert(table), [dict(row) for row in batch])
                 bar.update(len(batch))
             if count(new, table) != count(old, table):

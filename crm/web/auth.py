@@ -20,7 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader
 from sqlalchemy import bindparam, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import SQLModel, col
+from sqlmodel import Session, SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 from token_bucket import Limiter, MemoryStorage
 
@@ -70,6 +70,13 @@ class Caller(SQLModel):
         """Raises NotFound when an operator asks for another one."""
         if self.operator_id not in (None, operator_id):
             raise NotFound("operator", operator_id)
+
+    def called(self, session: Session) -> str:
+        """Who it is, for a record that outlives the key."""
+        if self.key_id is None:
+            return "CRM_ADMIN_KEY" if self.key_hash else "without a key"
+        key = session.get(ApiKey, self.key_id)
+        return f"key {self.key_id} ({key.name if key else 'revoked'})"
 
 
 ADMIN = Caller()

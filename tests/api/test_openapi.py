@@ -84,7 +84,8 @@ def test_every_body_has_an_example_and_all_execute_in_the_order_of_the_page(docu
                 schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
             [example] = schema["examples"] if "examples" in schema else [schema["example"]]
             success = 201 if "201" in operation["responses"] else 200
-            success = 409 if path == "/session" else success  # no keys are asked for
+            # No keys are asked for, and there is no second lead yet.
+            success = {"/session": 409, "/leads/{lead_id}/merge": 404}.get(path, success)
             api.call(method.upper(), re.sub(r"{\w+}", "1", path), example, expect=success)
     [contact] = api.get("/contacts/")
     assert contact["operator"]["name"] == "Anna"

@@ -23,7 +23,7 @@ from tests.effort import IS_RELEASE, effort
 from tests.outbox.conftest import until
 from tests.postgres import sql
 from tests.service import Service, serving
-from tests.test_concurrency import at_once, check, serving_on
+from tests.test_concurrency import at_once, check
 
 pytestmark = pytest.mark.seconds(15)
 LATE = "tests.day.late:app"
@@ -70,18 +70,11 @@ def statuses(database: str) -> dict[str, int]:
 ENGINES = ["sqlite", "postgresql"]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two copies, for all tests that need no other clock."""
-    with serving_on(request.param, tmp_path_factory, copies=2, workers=effort(1, 2)) as service:
-        yield service
-
-
 @pytest.fixture
-def service(running: Service) -> Service:
-    """The same one for all tests, without any rows."""
-    empty(running.url)
-    return running
+def service(two_copies: Service) -> Service:
+    """The same one for all tests that need no other clock, without any rows."""
+    empty(two_copies.url)
+    return two_copies
 
 
 def test_shifts_that_begin_in_the_same_second_hand_out_all_that_waits_once(service: Service) -> None:

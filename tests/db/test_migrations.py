@@ -193,6 +193,37 @@ def test_what_only_a_team_s_day_knows_becomes_on_the_way_down_what_comes_nearest
         assert api.contact(source_id, "tg:3")["id"] == len(contacts) + 1
 
 
+def test_the_notes_of_older_contacts_become_pairs_of_leads_exactly_as_if_they_came_now(
+    new_databases: tuple[str, str],
+) -> None:
+    url, _ = new_databases
+    with local(create_app(settings_of(url))) as client:
+        api = Api(client)
+        source_id = api.source()
+        for number, email in enumerate(("o'brien@example.com", "b@example.com"), 1):
+            api.contact(source_id, f"tg:{number}", lead_email=email, lead_phone=f"+7999123456{number}")
+        api.contact(source_id, "tg:3")
+        fake = "x' belongs to lead 2; lead_phone '+79991234562' belongs to lead 2"
+        for said in (
+            {"lead_email": "O'Brien@example.com", "lead_phone": "+79991234562"},
+            {"lead_email": "o'brien@example.com", "lead_phone": fake},
+            {"lead_phone": fake},
+            {"lead_phone": f'{fake} "', "lead_email": "b@example.com"},
+            {"lead_phone": "call me", "lead_email": "nobody"},
+        ):
+            assert api.contact(source_id, "tg:3", **said)["identity_note"]
+    look = "SELECT created_at, lead_id, other_id, kind, value, contact_id FROM duplicate ORDER BY contact_id, kind"
+    noted = sql(url, look)
+    assert [tuple(row)[1:] for row in noted] == [
+        (3, 1, "email", "o'brien@example.com", 4),
+        (3, 2, "phone", "+79991234562", 4),
+        (3, 2, "email", "b@example.com", 7),
+    ]
+    migrate(url, lambda config: command.downgrade(config, "0008"))
+    migrate(url)
+    assert sql(url, look) == noted
+
+
 def test_a_database_that_the_start_may_not_migrate_must_be_up_to_date(new_databases: tuple[str, str]) -> None:
     url = new_databases[0]
     refused = start(url, CRM_MIGRATE="false")
@@ -220,7 +251,7 @@ def test_the_database_has_all_tables_with_named_constraints(api: Api, database: 
     with connected(database) as connection:
         tables = set(inspect(connection).get_table_names())
     data = {"operator", "source", "source_operator", "lead", "lead_identifier", "contact", "assignment"}
-    data |= {"api_key", "browser_session", "subscription", "delivery", "lease", "shift_plan"}
+    data |= {"api_key", "browser_session", "subscription", "delivery", "lease", "shift_plan", "duplicate", "lead_act"}
     assert tables == data | {"alembic_version"}
     for statement in (
         "INSERT INTO operator (name, is_active, max_load, created_at) VALUES ('', true, 1, '2026-01-01')",

@@ -88,6 +88,14 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database:
         ("PUT", "/sources/31/operators", [{"operator_id": number, "weight": 1} for number in range(1, 4)]),
         ("POST", "/operators/5/release", None),
         ("GET", "/sources/7/candidates", None),
+        ("POST", "/contacts/", {"source_id": 7, "lead_external_id": "tg:new-5", "lead_phone": "84950000007"}),
+        ("GET", "/leads/duplicates", None),
+        ("POST", f"/leads/{half}/merge", {"into": half + 1}),
+        ("GET", f"/leads/{half}/export", None),
+        ("GET", f"/contacts/?lead_id={half}", None),
+        ("POST", f"/leads/{half}/unmerge", None),
+        ("DELETE", f"/leads/8/duplicates/{CONTACTS + 11}", None),
+        ("POST", f"/leads/{half}/forget", None),
     ]
     lists = ["/contacts/", f"/contacts/?before_id={half}", f"/contacts/{half}", f"/contacts/?lead_id={half}"]
     lists += ["/contacts/?order=queue", "/contacts/?order=queue&source_id=31", "/contacts/?status=pending"]

@@ -31,6 +31,7 @@ def empty_postgresql() -> Iterator[str]:
 
 
 CALLS = ("/contacts/", "/contacts/1", "/leads/", "/sources/", "/operators/", "/operators/2/shifts", "/keys/")
+CALLS += ("/leads/1/export", "/leads/duplicates")
 
 
 def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path: Path, empty_postgresql: str) -> None:
@@ -44,13 +45,17 @@ def test_copy_carries_a_sqlite_database_over_to_postgresql_where_it_goes_on(path
         api.put("/operators/2/shifts", {"hours": [{"weekday": 0, "begin": "09:00", "end": "18:00"}]})
         api.post("/keys/", {"name": "A bot", "role": "source", "source_id": source_id})
         api.delete(f"/operators/{api.operator('Clara')}")
+        for number in (7, 8):
+            api.contact(source_id, f"tg:{number}", lead_email=f"{number}@example.com")
+        api.post("/leads/1/merge", {"into": 2}, expect=200)
+        api.contact(source_id, "tg:7", lead_email="8@example.com")
         before = {call: api.get(call) for call in CALLS}
-    assert "contact: 5" in run("copy", old, new)
+    assert "contact: 8" in run("copy", old, new)
     with local(create_app(settings_of(new))) as client:
         api = Api(client)
         assert {call: api.get(call) for call in before} == before
         assert api.contact(source_id, "tg:0", event_id=0, expect=200)["id"] == 1
-        assert api.contact(source_id, "tg:9")["id"] == 6
+        assert api.contact(source_id, "tg:9")["id"] == 9
         assert api.operator("Dina") == 4
         after = api.get("/contacts/")
         assert "not empty" in run("copy", old, new, expect=1)

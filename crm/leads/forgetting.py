@@ -1,0 +1,66 @@
+"""A lead is forgotten: what it said and is known by goes, what was done stays (design.md, "A lead's data").
+
+Its contacts, their history and `event_id` stay, so that no count changes and a repeat does not bring the person back.
+"""
+
+import re
+
+from sqlalchemy import delete, func, tuple_, update
+from sqlmodel import Session, col, select
+
+from crm.errors import Conflict
+from crm.fields import HAS_NOTE
+from crm.leads.tables import Duplicate, LeadAct, about, family
+from crm.models import Contact, Lead, LeadIdentifier
+
+# A value as an identity note quotes it (repr), and whose the note says it is.
+QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?= belongs to lead (\d+))?""")
+
+
+def forget(session: Session, lead: Lead, who: str) -> LeadAct:
+    """A living one, with all that was merged into it. Raises Conflict while it has open contacts."""
+    of_lead, connection = col(Contact.lead_id) == lead.id, session.connection()
+    is_open = col(Contact.status) != "closed"
+    count, first = session.exec(select(func.count(), func.min(Contact.id)).where(of_lead, is_open)).one()
+    if count:
+        some = f"{count} open contacts, such as" if count > 1 else "1 open contact,"
+        raise Conflict(f"lead {lead.id} has {some} contact {first}: close them first")
+    leads = session.exec(family(lead.id)).all()
+    identifiers = session.exec(
+        select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
+    ).all()
+    said = connection.execute(update(Contact).where(of_lead).values(message=None, identity_note=None))
+    connection.execute(delete(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead.id))
+    connection.execute(delete(Duplicate).where(col(Duplicate.id).in_(about(Duplicate, lead.id))))
+    connection.execute(
+        update(LeadAct).where(col(LeadAct.lead_id).in_(family(lead.id))).values(identifiers=None, moved=None)
+    )
+    connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(name=None))
+    _forget_in_others(session, {*leads}, {(kind, value) for kind, value in identifiers})
+    act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=said.rowcount)
+    session.add(act)
+    session.flush()
+    return act
+
+
+def _forget_in_others(session: Session, leads: set[int], identifiers: set[tuple[str, str]]) -> None:
+    """An identifier may have been another's before, or have come with another's contact."""
+    connection = session.connection()
+    quoted = {repr(value) for _, value in identifiers}
+
+    def forget_value(match: re.Match[str]) -> str:
+        return "(forgotten)" if match[1] in quoted or int(match[2] or 0) in leads else match[0]
+
+    notes = [
+        (row.id, note)
+        for row in connection.execute(select(Contact.id, Contact.identity_note).where(HAS_NOTE))
+        if (note := QUOTED.sub(forget_value, row.identity_note)) != row.identity_note
+    ]
+    for contact_id, note in notes:
+        connection.execute(update(Contact).where(col(Contact.id) == contact_id).values(identity_note=note))
+    identifier = tuple_(col(Duplicate.kind), col(Duplicate.value))
+    connection.execute(delete(Duplicate).where(identifier.in_(identifiers)))
+    for act in connection.execute(select(LeadAct.id, LeadAct.identifiers).where(col(LeadAct.identifiers).is_not(None))):
+        left = [each for each in act.identifiers if tuple(each) not in identifiers]
+        if left != act.identifiers:
+            connection.execute(update(LeadAct).where(col(LeadAct.id) == act.id).values(identifiers=left))
