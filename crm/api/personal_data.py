@@ -4,7 +4,7 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from sqlmodel import Field, SQLModel, col, select
 
 from crm.api.leads import MERGED, LeadActPublic, LeadDetail, detail, get_shown
@@ -49,25 +49,30 @@ class LeadExport(SQLModel):
     acts: list[LeadActStored]
 
 
-@router.get("/{lead_id}/export", summary="Export a lead", responses={**responses(404), **MERGED})
-def export_lead(lead_id: PathId, session: SessionDep, caller: CallerDep, request: Request) -> LeadExport:
+@router.get(
+    "/{lead_id}/export", response_model=LeadExport, summary="Export a lead", responses={**responses(404), **MERGED}
+)
+def export_lead(lead_id: PathId, session: SessionDep, caller: CallerDep, request: Request) -> Response:
     """All that is stored of one person, with the histories of all contacts, as one document."""
     get_shown(session, lead_id, caller, request)
+    connection = session.connection()
     history: dict[int, list[AssignmentPublic]] = defaultdict(list)
     lines = select(Assignment).join(Contact).where(Contact.lead_id == lead_id).order_by(col(Assignment.id))
-    for line in session.exec(lines):
+    for line in connection.execute(lines):  # as rows, not objects: there may be many
         history[line.contact_id].append(AssignmentPublic.model_validate(line))
-    contacts = session.exec(select(Contact).where(Contact.lead_id == lead_id).order_by(col(Contact.id))).all()
+    contacts = select(Contact).where(Contact.lead_id == lead_id).order_by(col(Contact.id))
     merged = session.exec(select(Lead).where(Lead.merged_into == lead_id).order_by(col(Lead.id))).all()
     duplicates = select(Duplicate).where(col(Duplicate.id).in_(about(Duplicate, lead_id))).order_by(col(Duplicate.id))
     acts = select(LeadAct).where(col(LeadAct.id).in_(about(LeadAct, lead_id))).order_by(col(LeadAct.id))
-    return LeadExport(
-        lead=read_leads(session.connection(), [lead_id])[lead_id],
+    document = LeadExport(
+        lead=read_leads(connection, [lead_id])[lead_id],
         merged=[LeadMerged.model_validate(each) for each in merged],
-        contacts=[ContactStored(**each.model_dump(), history=history[each.id]) for each in contacts],
+        contacts=[ContactStored(**each._mapping, history=history[each.id]) for each in connection.execute(contacts)],
         duplicates=[DuplicateStored.model_validate(each) for each in session.exec(duplicates)],
         acts=[LeadActStored.model_validate(each) for each in session.exec(acts)],
     )
+    # In this thread: the event loop, on which others wait, would make the text of it else.
+    return Response(document.model_dump_json(), media_type="application/json")
 
 
 @router.post("/{lead_id}/forget", summary="Forget a lead", responses=responses(404, 409))

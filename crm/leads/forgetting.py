@@ -5,11 +5,12 @@ Its contacts, their history and `event_id` stay, so that no count changes and a 
 
 import re
 
-from sqlalchemy import delete, func, tuple_, update
+from sqlalchemy import delete, tuple_, update
 from sqlmodel import Session, col, select
 
 from crm.errors import Conflict
 from crm.fields import HAS_NOTE
+from crm.leads.merging import update_contacts
 from crm.leads.tables import Duplicate, LeadAct, about, family
 from crm.models import Contact, Lead, LeadIdentifier
 
@@ -19,17 +20,17 @@ QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?= belongs to lead
 
 def forget(session: Session, lead: Lead, who: str) -> LeadAct:
     """A living one, with all that was merged into it. Raises Conflict while it has open contacts."""
-    of_lead, connection = col(Contact.lead_id) == lead.id, session.connection()
-    is_open = col(Contact.status) != "closed"
-    count, first = session.exec(select(func.count(), func.min(Contact.id)).where(of_lead, is_open)).one()
-    if count:
-        some = f"{count} open contacts, such as" if count > 1 else "1 open contact,"
-        raise Conflict(f"lead {lead.id} has {some} contact {first}: close them first")
+    connection = session.connection()
+    contacts = session.exec(select(Contact.id, Contact.status).where(Contact.lead_id == lead.id)).all()
+    still_open = [contact_id for contact_id, status in contacts if status != "closed"]
+    if still_open:
+        some = f"{len(still_open)} open contacts, such as" if len(still_open) > 1 else "1 open contact,"
+        raise Conflict(f"lead {lead.id} has {some} contact {min(still_open)}: close them first")
     leads = session.exec(family(lead.id)).all()
     identifiers = session.exec(
         select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
     ).all()
-    said = connection.execute(update(Contact).where(of_lead).values(message=None, identity_note=None))
+    update_contacts(session, [contact_id for contact_id, _ in contacts], message=None, identity_note=None)
     connection.execute(delete(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead.id))
     connection.execute(delete(Duplicate).where(col(Duplicate.id).in_(about(Duplicate, lead.id))))
     connection.execute(
@@ -37,7 +38,7 @@ def forget(session: Session, lead: Lead, who: str) -> LeadAct:
     )
     connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(name=None))
     _forget_in_others(session, {*leads}, {(kind, value) for kind, value in identifiers})
-    act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=said.rowcount)
+    act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=len(contacts))
     session.add(act)
     session.flush()
     return act

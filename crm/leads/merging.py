@@ -4,7 +4,7 @@ The one that is merged stays as an empty row that says into which (`merged_into`
 into it before goes along. Its last act has what moved. All of this in a transaction that is alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, func, update
@@ -16,11 +16,9 @@ from crm.leads.duplicates import close_decided
 from crm.leads.tables import LeadAct, family
 from crm.models import Contact, Lead, LeadIdentifier
 
+PAGE = 1_000  # contacts of one statement: PostgreSQL has to answer each within a part of the busy time-out
 _to: Any = bindparam("to")
 _from: Any = bindparam("from")
-MOVE_CONTACT = (
-    update(Contact).where(col(Contact.id) == bindparam("contact"), col(Contact.lead_id) == _from).values(lead_id=_to)
-)
 MOVE_IDENTIFIER = (
     update(LeadIdentifier)
     .where(col(LeadIdentifier.kind) == bindparam("its_kind"), col(LeadIdentifier.value) == bindparam("its_value"))
@@ -52,6 +50,13 @@ def get_living(session: Session, lead_id: int) -> Lead:
     return lead
 
 
+def update_contacts(session: Session, contact_ids: Sequence[int], **values: Any) -> None:
+    """Writes these values by column into each."""
+    for begin in range(0, len(contact_ids), PAGE):
+        page = col(Contact.id).in_(contact_ids[begin : begin + PAGE])
+        session.connection().execute(update(Contact).where(page).values(values))
+
+
 def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
     """All of the first goes to the second, both living; the statistics of neither contacts nor leads change."""
     contacts = session.exec(select(Contact.id).where(Contact.lead_id == lead.id).order_by(col(Contact.id))).all()
@@ -59,8 +64,9 @@ def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
         select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
     ).all()
     earlier = session.exec(select(Lead).where(Lead.merged_into == lead.id)).all()
-    for table in (Contact, LeadIdentifier):
-        session.connection().execute(update(table).where(col(table.lead_id) == lead.id).values(lead_id=into.id))
+    update_contacts(session, contacts, lead_id=into.id)
+    moving = update(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead.id)
+    session.connection().execute(moving.values(lead_id=into.id))
     fills_name = into.name is None and lead.name is not None
     if fills_name:
         into.name = lead.name
@@ -95,7 +101,7 @@ def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
     there = set(session.exec(select(Contact.id).where(Contact.lead_id == survivor_id)).all())
     contacts = [contact_id for contact_id in moved["contacts"] if contact_id in there]
     way = {"from": survivor_id, "to": lead.id}
-    _move(session, MOVE_CONTACT, ({"contact": contact_id, **way} for contact_id in contacts))
+    update_contacts(session, contacts, lead_id=lead.id)
     _move(session, MOVE_IDENTIFIER, ({"its_kind": kind, "its_value": value, **way} for kind, value in identifiers))
     _move(session, MOVE_LEAD, ({"lead": lead_id, **way} for lead_id in moved["leads"]))
     lead.merged_into = None

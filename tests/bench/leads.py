@@ -43,7 +43,7 @@ def measure(url: str, history: int) -> None:
     migrate(url, command.downgrade, "0008")
     add_history(url, history)
     sql(url, f"UPDATE contact SET lead_id = 1 WHERE id BETWEEN 2 AND {CONTACTS}")
-    sql(url, f"UPDATE contact SET identity_note = '{NOTE}' || (id - 1) WHERE id % 20 = 0 AND id > {CONTACTS}")
+    sql(url, f"UPDATE contact SET identity_note = '{NOTE}' || (id - 1) WHERE id / 20 * 20 = id AND id > {CONTACTS}")
     for step, revision in ((command.upgrade, "0009"), (command.downgrade, "0008"), (command.upgrade, "head")):
         with timed(f"{step.__name__} to {revision}, {history:,} contacts, of which {history // 20:,} have a note"):
             migrate(url, step, revision)

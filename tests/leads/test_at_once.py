@@ -54,9 +54,9 @@ def test_all_contacts_that_come_in_while_a_lead_is_merged_are_taken_and_are_the_
         threads = [pool.submit(register, [next(kinds), next(kinds)]) for _ in range(CONNECTIONS)]
         try:
             for call in effort(1, 10) * ["merge", "unmerge"] + ["merge"]:
-                wait(effort(100, 500))
+                wait(effort(60, 500))
                 service.call("POST", f"/leads/1/{call}", {"into": 2} if call == "merge" else None)
-            wait(100)
+            wait(60)
         finally:
             over.set()
         for thread in threads:

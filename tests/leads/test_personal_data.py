@@ -69,11 +69,7 @@ def test_nothing_of_what_the_lead_said_is_left_and_what_was_done_stays(api: Api,
     assert "'not-a-phone' is not a phone number" in api.get("/contacts/6")["identity_note"]
     assert pairs(api) == []
     assert api.get("/leads/2")["emails"] == ["anna@example.com"]
-
-
-def test_a_repeat_does_not_bring_the_person_back_and_a_new_contact_is_a_new_lead(api: Api) -> None:
-    fill(api)
-    api.post("/leads/1/forget", expect=200)
+    # A repeat does not bring the person back; who writes anew is a new lead.
     again = api.contact(1, SECRETS[1], lead_name=SECRETS[0], message="again", event_id="e-1", expect=200)
     assert (again["id"], again["lead_id"], again["message"], again["lead"]["external_ids"]) == (1, 1, None, [])
     assert api.contact(1, SECRETS[1])["lead_id"] == 4
