@@ -281,6 +281,7 @@ def test_tables_that_are_not_of_this_version_are_refused(path: Path, tmp_path: P
 MANY = "phone,external_id\n" + "".join(f"8999123{number:04},tg:{number}\n" for number in range(550))
 
 
+@pytest.mark.seconds(4)
 def test_stopped_by_ctrl_c_and_killed_nothing_is_lost_or_there_twice(bring: Importer, api: Api) -> None:
     """The command is a process of its own, for nothing less can be killed."""
     file = bring.folder / "many.csv"
