@@ -152,8 +152,8 @@ class RejectedFile:
 
 
 class DryRun:
-    """A database of its own, that gets each lead which a line names from a snapshot of the real one: there all is done
-    that would be done here."""
+    """A database of its own, in which all is done that would be done in the real one. It gets each lead that a line
+    names from a snapshot of that."""
 
     def __init__(self, database: Database, folder: str) -> None:
         self.trial = open_database(f"sqlite:///{folder}/trial.db", BUSY_TIMEOUT)
@@ -244,9 +244,11 @@ def leads(file: Path, dry_run: bool, mapping: Sequence[str]) -> None:
         with RejectedFile(file) as rejected:
             asyncio.run(run(leads_file, rejected, counts, dry_run))
     except KeyboardInterrupt:
-        raise click.ClickException("stopped: what was added stays, and the next run adds the rest") from None
+        what = "nothing was changed" if dry_run else "what was added stays, and the next run adds the rest"
+        raise click.ClickException(f"stopped: {what}") from None
     finally:
-        said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome))
-        click.echo(f"{counts.total()} read, {said}{'; a dry run: nothing was changed' if dry_run else ''}")
+        if counts or not leads_file.lines:
+            said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome))
+            click.echo(f"{counts.total()} read, {said}{'; a dry run: nothing was changed' if dry_run else ''}")
     if rejected.lines:
         click.echo(f"{rejected.lines} lines or values could not be used: see {rejected.path}")

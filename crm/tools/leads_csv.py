@@ -14,7 +14,7 @@ from crm.fields import IdentifierKind
 
 Field = Literal["name", "external_id", "phone", "email"]
 IGNORED = "ignore"  # what --map says of a column that is none of these
-LONGEST = 131_072  # letters of a line; the csv module allows a cell as many
+LONGEST = 131_072  # letters of a lead; the csv module allows a cell as many
 PIECE = 1 << 20  # bytes
 
 # By these names, in any case, and with `lead` before or a number behind them.
@@ -31,11 +31,8 @@ NAMES: dict[Field, str] = {
     " внешний id, внешний ид, внешний код, внешний идентификатор, id telegram, телеграм id, id телеграм",
 }
 FIELDS: dict[str, Field] = {name: field for field, names in NAMES.items() for name in re.split(", *", names)}
-SEVERAL: dict[IdentifierKind, str] = {
-    "phone": r"[;,/\r\n]",
-    "email": r"[;,\s]",
-    "external_id": r"[;\r\n]",
-}  # between two in a cell
+# What stands between two in one cell.
+SEVERAL: dict[IdentifierKind, str] = {"phone": r"[;,/\r\n]", "email": r"[;,\s]", "external_id": r"[;\r\n]"}
 NOT_CSV = {
     b"PK\x03\x04": "a ZIP or XLSX file",
     b"\x1f\x8b": "a gzip file",
@@ -68,7 +65,7 @@ class LeadsFile:
         try:
             self.encoding = _encoding(path)
             with self._open() as file:
-                self.delimiter = _delimiter(next(self._lines(file), ""))
+                self.delimiter = _delimiter(file.readline(LONGEST))
             _, self.columns, problem = next(self._rows(), (1, [], None))
             if problem or not any(self.columns):
                 raise StartupError(f"{path}, line 1: {problem or 'has no names of columns'}")
@@ -106,34 +103,37 @@ class LeadsFile:
     def _open(self) -> TextIO:
         return self._path.open(encoding=self.encoding, newline="")
 
-    def _lines(self, file: TextIO) -> Iterator[str]:
-        number = 1
-        while line := file.readline(LONGEST + 1):
-            if len(line) > LONGEST:
-                raise StartupError(f"{self._path}, line {number} is longer than {LONGEST:,} letters")
-            yield line
-            number += 1
-
     def _rows(self) -> Iterator[tuple[int, list[str], str | None]]:
         """Where each begins, its cells, and if they can't be told apart, why. Raises StartupError when that is so for
         all that follows."""
+        begin = letters = 0  # of the present row
+
+        def lines(file: TextIO) -> Iterator[str]:
+            nonlocal letters
+            while line := file.readline(LONGEST + 1):
+                letters += len(line)
+                if letters > LONGEST:
+                    why = f"is longer than {LONGEST:,} letters: is a quote opened there, and not closed?"
+                    raise StartupError(f"{self._path}, line {begin} {why}")
+                yield line
+
         with self._open() as file:
-            reader = csv.reader(self._lines(file), delimiter=self.delimiter, strict=True)
+            reader = csv.reader(lines(file), delimiter=self.delimiter, strict=True)
             while True:
-                number = reader.line_num + 1
+                begin, letters = reader.line_num + 1, 0
                 try:
                     row = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    if "field limit" in str(error) or "unexpected end" in str(error):
-                        raise StartupError(f"{self._path}, line {number}: a quote is opened, and not closed") from error
-                    yield number, [], f"its quotes can't be read ({error})"
+                    if "unexpected end" in str(error):
+                        raise StartupError(f"{self._path}, line {begin}: a quote is opened, and not closed") from error
+                    yield begin, [], f"its quotes can't be read, up to line {reader.line_num} ({error})"
                 else:
-                    yield number, row, None
+                    yield begin, row, None
 
     def _fields(self, mapping: Mapping[str, str]) -> list[str | None]:
-        """Of each column."""
+        """Of each column; None: it is not used."""
         columns = {column.strip().casefold() for column in self.columns}
         for column, field in mapping.items():
             if column.strip().casefold() not in columns:
@@ -141,11 +141,12 @@ class LeadsFile:
             if field not in (*get_args(Field), IGNORED):
                 raise StartupError(f"{column}={field}: must be one of {', '.join(get_args(Field))}, {IGNORED}")
         given = {column.strip().casefold(): field for column, field in mapping.items()}
-        fields = [given.get(column.strip().casefold(), FIELDS.get(_plain(column))) for column in self.columns]
+        found = (given.get(column.strip().casefold(), FIELDS.get(_plain(column))) for column in self.columns)
+        fields = [None if field == IGNORED else field for field in found]
         if not SEVERAL.keys() & set(fields):
-            found = ", ".join(repr(column[:50]) for column in self.columns[:20])
+            names = ", ".join(repr(column[:50]) for column in self.columns[:20])
             raise StartupError(
-                f"{self._path}: none of its columns ({found}) is known as a phone, an e-mail or an external id:"
+                f"{self._path}: none of its columns ({names}) is known as a phone, an e-mail or an external id:"
                 ' name it, such as --map "Column=phone"'
             )
         return fields

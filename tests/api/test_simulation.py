@@ -158,6 +158,7 @@ def test_a_bad_question_is_refused_by_name(api: Api) -> None:
 
 
 @pytest.mark.no_cover
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # most of it has nothing to do with that
 def test_10_000_contacts_of_100_operators_take_about_a_second(api: Api) -> None:
     """Of the processor; five, for the machine may be slower or busy."""
     ids = [api.operator(f"Operator {number}", max_load=50 + number) for number in range(100)]

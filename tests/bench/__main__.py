@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -201,6 +201,30 @@ def open_pages(service: Service, number: int) -> Iterator[None]:
             print(f"{len(refused)} polls were refused, such as {refused[0]}")
 
 
+@contextmanager
+def exporting(service: Service, number: int) -> Iterator[None]:
+    """Meanwhile so many readers export all contacts, again and again."""
+    stopped = threading.Event()
+
+    def read() -> None:
+        while not stopped.is_set():
+            with closing(service.connect()) as connection:
+                connection.request("GET", "/contacts/export")
+                answer = connection.getresponse()
+                while not stopped.is_set() and answer.read(1 << 16):
+                    pass
+
+    threads = [threading.Thread(target=read) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
 def time_polls(service: Service) -> None:
     """Of one page alone, whose answers nobody shares."""
     print(f"\n{'poll of the page':<60} {'median ms':>10} {'worst ms':>10}")
@@ -252,6 +276,8 @@ def bench(url: str, seconds: int, history: int, bare_result: Result, workers: in
     add_history(url, history)
     full = measure(f"registration, {history:,} of history", url, seconds, bare_result, workers)
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")
+    exported = measure("registration, while all is exported", url, seconds, bare_result, workers, exports=1)
+    print(f"rate with an export / without: {exported.rate / full.rate:.2f}")
     with serving(url, workers=workers) as service:
         time_polls(service)
         time_calls(service, history // 2)
@@ -269,7 +295,7 @@ def bench_postgres(server: Server, seconds: int, history: int, bare_result: Resu
 
 def measure(
     label: str, url: str, seconds: int, bare_result: Result, workers: int, with_keys: bool = False, pages: int = 0,
-    streams: int = 0, with_webhook: bool = False,
+    streams: int = 0, with_webhook: bool = False, exports: int = 0,
 ) -> Result:  # fmt: skip
     environment = {"CRM_ADMIN_KEY": "the key of the benchmark", "CRM_RATE_LIMIT": "1000000"} if with_keys else {}
     environment |= {"CRM_WEBHOOK_ALLOW": "127.0.0.0/8"} if with_webhook else {}
@@ -280,7 +306,7 @@ def measure(
         bodies = [{"role": "source", "source_id": number, "name": "bot"} for number in range(1, SOURCES + 1)]
         keys = [service.call("POST", "/keys/", body)["key"] for body in bodies] if with_keys else []
         telling = webhook(service) if with_webhook else open_streams(service, streams)
-        with closing_contacts(url), open_pages(service, pages), telling as came:
+        with closing_contacts(url), open_pages(service, pages), exporting(service, exports), telling as came:
             wrk(service.port, 2, keys)
             result = wrk(service.port, seconds, keys)
             told = sum(came)
