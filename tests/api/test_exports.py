@@ -7,8 +7,11 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -88,6 +91,24 @@ def test_the_cells_are_what_the_list_has(api: Api) -> None:
         }
     assert export(api).splitlines()[0] == "\ufeff" + ",".join(rows[0])
     assert list(rows[0]) == list(exports.COLUMNS)
+
+
+def test_analysts_read_the_same_from_either_file(api: Api, tmp_path: Path) -> None:
+    fill(api)
+    contacts = api.get("/contacts/")[::-1]
+    columns = ("id", "lead_id", "operator_id", "message", "event_id", "topic", "status")
+    expected = [
+        tuple(None if contact[name] in ("", None) else str(contact[name]) for name in columns) for contact in contacts
+    ]
+    begin = datetime.fromisoformat(contacts[0]["created_at"]) - datetime(1970, 1, 1, tzinfo=UTC)
+    with duckdb.connect() as analysis:
+        for name, reader in (("csv", "read_csv"), ("jsonl", "read_json")):
+            file = tmp_path / f"contacts.{name}"
+            file.write_bytes(api.client.get(f"/contacts/export?format={name}").content)
+            texts = ", ".join(f"nullif({column}::VARCHAR, '')" for column in columns)
+            assert analysis.execute(f"SELECT {texts} FROM {reader}('{file}') ORDER BY id").fetchall() == expected
+            first = f"SELECT epoch_us(min(created_at)::TIMESTAMPTZ) FROM {reader}('{file}')"
+            assert analysis.execute(first).fetchone() == (begin // timedelta(microseconds=1),)
 
 
 def test_without_contacts_there_is_a_head(api: Api) -> None:
