@@ -120,7 +120,7 @@ class Lead(Row, table=True):
         {"sqlite_autoincrement": True},
     )
     name: str | None = Field(default=None, max_length=255)
-    merged_into: int | None = Field(default=None, foreign_key="lead.id", sa_type=fields.BIG)  # a living one: `leads`
+    merged_into: int | None = Field(default=None, foreign_key="lead.id", sa_type=fields.BIG)  # never a merged one
 
 
 class LeadIdentifier(SQLModel, table=True):

@@ -81,15 +81,15 @@ MERGED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def listed(session: Session, leads: list[LeadPublic], caller: Caller) -> list[LeadListed]:
+def read_listed(session: Session, leads: list[LeadPublic], caller: Caller) -> list[LeadListed]:
     ids = [lead.id for lead in leads]
     statement = select(Contact.lead_id, func.count()).where(col(Contact.lead_id).in_(ids))
     counts = dict(session.exec(caller.own(statement).group_by(col(Contact.lead_id))).all())
     return [LeadListed(**dict(lead), contacts_count=counts.get(lead.id, 0)) for lead in leads]
 
 
-def detail(session: Session, lead_id: int, caller: Caller = ADMIN) -> LeadDetail:
-    [lead] = listed(session, [read_leads(session.connection(), [lead_id])[lead_id]], caller)
+def read_detail(session: Session, lead_id: int, caller: Caller = ADMIN) -> LeadDetail:
+    [lead] = read_listed(session, [read_leads(session.connection(), [lead_id])[lead_id]], caller)
     columns: Any = [getattr(LeadAct, name) for name in LeadActPublic.model_fields]  # not what moved, which is long
     rows = session.exec(select(*columns).where(col(LeadAct.id).in_(about(LeadAct, lead_id))).order_by(col(LeadAct.id)))
     acts = [LeadActPublic.model_validate(row) for row in rows]
@@ -101,7 +101,7 @@ def detail(session: Session, lead_id: int, caller: Caller = ADMIN) -> LeadDetail
     )
 
 
-def get_shown(session: Session, lead_id: int, caller: Caller, request: Request) -> Lead:
+def check_shown(session: Session, lead_id: int, caller: Caller, request: Request) -> None:
     """Raises NotFound, for an operator also when it has no contact of this lead, and WasMerged."""
     lead = get_row(session, Lead, lead_id)
     own = caller.own(select(Contact.id).where(Contact.lead_id == (lead.merged_into or lead_id))).limit(1)
@@ -109,7 +109,6 @@ def get_shown(session: Session, lead_id: int, caller: Caller, request: Request) 
         raise NotFound("lead", lead_id)
     if lead.merged_into is not None:
         raise WasMerged(lead, request)
-    return lead
 
 
 def _contacts(session: Session, lead_id: int, query: LeadContactQuery, caller: Caller) -> list[ContactPublic]:
@@ -151,14 +150,14 @@ def list_leads(
         statement = select(union(*(select(half.c.id) for half in halves)).subquery().c.id).order_by("id")
     ids = session.exec(query.of(statement)).all()
     leads = read_leads(session.connection(), ids)
-    return listed(session, [leads[lead_id] for lead_id in ids], caller)
+    return read_listed(session, [leads[lead_id] for lead_id in ids], caller)
 
 
 @router.get("/{lead_id}", summary="Get a lead", responses={**responses(404), **MERGED})
 def get_lead_detail(lead_id: PathId, session: SessionDep, caller: CallerDep, request: Request) -> LeadDetail:
     """With its newest 100 contacts, whatever source they came from."""
-    get_shown(session, lead_id, caller, request)
-    return detail(session, lead_id, caller)
+    check_shown(session, lead_id, caller, request)
+    return read_detail(session, lead_id, caller)
 
 
 @router.get("/{lead_id}/contacts", summary="List the contacts of a lead", responses={**responses(404), **MERGED})
@@ -170,7 +169,7 @@ def list_lead_contacts(
     request: Request,
 ) -> list[ContactPublic]:
     """Newest first, over all sources."""
-    get_shown(session, lead_id, caller, request)
+    check_shown(session, lead_id, caller, request)
     return _contacts(session, lead_id, query, caller)
 
 
@@ -186,7 +185,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
         session.flush()
         if wanted:
             _replace_identifiers(session, lead_id, wanted)
-        return detail(session, lead_id)
+        return read_detail(session, lead_id)
 
     return await service.database.write(work)
 

@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from sqlmodel import Field, SQLModel
 
-from crm.api.leads import LeadDetail, LeadListed, detail, listed
+from crm.api.leads import LeadDetail, LeadListed, read_detail, read_listed
 from crm.db.base import get_row
 from crm.errors import NotFound, Unprocessable
 from crm.events import note
 from crm.fields import Id
 from crm.identity import read_leads
-from crm.leads.duplicates import PAIRS, close_pair, read_pairs
+from crm.leads.duplicates import PAIRS, read_pairs, tell_apart
 from crm.leads.merging import get_living, merge, unmerge
-from crm.leads.tables import Evidence, LeadAct
+from crm.leads.tables import Evidence
 from crm.models import Input, Lead
 from crm.web.answers import responses
 from crm.web.auth import ADMIN, CallerDep
@@ -43,7 +43,7 @@ def list_duplicates(query: Annotated[Page, Query()], session: SessionDep) -> lis
     """Pairs about which nobody has decided yet, newest first, each with what speaks for it."""
     pairs = read_pairs(session.connection(), query.of(PAIRS))
     found = read_leads(session.connection(), {lead_id for pair in pairs for lead_id in pair})
-    leads = {lead.id: lead for lead in listed(session, list(found.values()), ADMIN)}
+    leads = {lead.id: lead for lead in read_listed(session, list(found.values()), ADMIN)}
     return [
         DuplicatePublic(
             lead=leads[lead_id],
@@ -67,14 +67,11 @@ async def refuse_to_change_duplicates() -> None:
     responses=responses(404, 409),
 )
 @writes
-def tell_apart(write: Write, lead_id: PathId, other_id: PathId, caller: CallerDep) -> None:
+def tell_leads_apart(write: Write, lead_id: PathId, other_id: PathId, caller: CallerDep) -> None:
     """Closes the pair for good, in whichever order the two are named."""
     lead, other = (get_living(write.session, each) for each in (lead_id, other_id))
-    if not close_pair(write.session, lead.id, other.id):
+    if not tell_apart(write.session, lead.id, other.id, caller.called(write.session)):
         raise NotFound(f"lead {lead_id}: possible duplicate", other_id)
-    who = caller.called(write.session)
-    write.session.add(LeadAct(act="told_apart", lead_id=lead.id, other_id=other.id, who=who, contacts=0))
-    write.session.flush()
     note(write.session.connection(), "leads told apart", lead_id=lead.id, other_id=other.id, key_id=caller.key_id)
 
 
@@ -91,7 +88,7 @@ def merge_lead(write: Write, lead_id: PathId, body: MergeCreate, caller: CallerD
     act = merge(write.session, lead, into, caller.called(write.session))
     fields = {"lead_id": lead.id, "other_id": into.id, "contacts": act.contacts, "key_id": caller.key_id}
     note(write.session.connection(), "leads merged", **fields)
-    return detail(write.session, into.id)
+    return read_detail(write.session, into.id)
 
 
 @router.post("/{lead_id}/unmerge", summary="Undo the merging of a lead", responses=responses(404, 409))
@@ -101,4 +98,4 @@ def unmerge_lead(write: Write, lead_id: PathId, caller: CallerDep) -> LeadDetail
     act = unmerge(write.session, get_row(write.session, Lead, lead_id), caller.called(write.session))
     fields = {"lead_id": lead_id, "other_id": act.other_id, "contacts": act.contacts, "key_id": caller.key_id}
     note(write.session.connection(), "leads unmerged", **fields)
-    return detail(write.session, lead_id)
+    return read_detail(write.session, lead_id)

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from sqlmodel import Field, SQLModel, col, select
 
-from crm.api.leads import MERGED, LeadActPublic, LeadDetail, detail, get_shown
+from crm.api.leads import MERGED, LeadActPublic, LeadDetail, check_shown, read_detail
 from crm.events import note
 from crm.identity import read_leads
 from crm.leads.forgetting import forget
@@ -54,7 +54,7 @@ class LeadExport(SQLModel):
 )
 def export_lead(lead_id: PathId, session: SessionDep, caller: CallerDep, request: Request) -> Response:
     """All that is stored of one person, with the histories of all contacts, as one document."""
-    get_shown(session, lead_id, caller, request)
+    check_shown(session, lead_id, caller, request)
     connection = session.connection()
     history: dict[int, list[AssignmentPublic]] = defaultdict(list)
     lines = select(Assignment).join(Contact).where(Contact.lead_id == lead_id).order_by(col(Assignment.id))
@@ -84,4 +84,4 @@ def forget_lead(write: Write, lead_id: PathId, caller: CallerDep) -> LeadDetail:
     """
     act = forget(write.session, get_living(write.session, lead_id), caller.called(write.session))
     note(write.session.connection(), "lead forgotten", lead_id=lead_id, contacts=act.contacts, key_id=caller.key_id)
-    return detail(write.session, lead_id)
+    return read_detail(write.session, lead_id)

@@ -76,7 +76,16 @@ def read_pairs(connection: Connection, page: Any) -> dict[tuple[int, int], list[
     return found
 
 
-def close_pair(session: Session, lead_id: int, other_id: int) -> bool:
+def tell_apart(session: Session, lead_id: int, other_id: int, who: str) -> bool:
+    """Closes the pair of these two, for good; False: there is none."""
+    is_closed = _close_pair(session, lead_id, other_id)
+    if is_closed:
+        session.add(LeadAct(act="told_apart", lead_id=lead_id, other_id=other_id, who=who, contacts=0))
+        session.flush()
+    return is_closed
+
+
+def _close_pair(session: Session, lead_id: int, other_id: int) -> bool:
     """Whether there was one. That it stays closed, an act says that is written with it."""
     ids = between(Duplicate, lead_id, other_id)
     return session.connection().execute(delete(Duplicate).where(col(Duplicate.id).in_(ids))).rowcount > 0
@@ -89,4 +98,4 @@ def close_decided(session: Session, lead_id: int) -> None:
     named = union(*(sqlalchemy.select(side).where(*acts) for side in sides))
     others = sqlalchemy.select(func.coalesce(col(Lead.merged_into), col(Lead.id))).where(col(Lead.id).in_(named))
     for other_id in session.connection().execute(others.distinct()).scalars().all():
-        close_pair(session, lead_id, other_id)
+        _close_pair(session, lead_id, other_id)

@@ -1,7 +1,7 @@
 """Two leads become one, and two again (design.md, "A lead's data").
 
-The one that is merged stays as an empty row that says into which (`merged_into`), always a living one: what was merged
-into it before goes along. Its last act has what moved. All of this in a transaction that is alone.
+The one that is merged stays as an empty row that says into which (`merged_into`), never one that is merged itself: what
+was merged into it before goes along. Its last act has what moved. All of this in a transaction that is alone.
 """
 
 from collections.abc import Iterable, Sequence
