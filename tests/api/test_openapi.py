@@ -117,7 +117,7 @@ def test_schemathesis_finds_nothing(database: str, role: str) -> None:
             key = service.call("POST", "/keys/", {"role": role, "name": "for the test", **owner})["key"]
         executable = str(Path(sys.executable).with_name("schemathesis"))
         command = [executable, "--config-file", "tests/api/schemathesis.toml", "run", "--no-color"]
-        examples = (effort(10, 50) if "sqlite" in database else effort(4, 50)) if role == "admin" else effort(3, 20)
+        examples = (effort(8, 50) if "sqlite" in database else effort(2, 50)) if role == "admin" else effort(1, 20)
         options = ["--max-examples", str(examples), "--seed", "1", "--warnings", "off"]
         # Who may not call it is told so before the limits of values matter, and those are checked before the engine is.
         if (role, service.url[:6]) != ("admin", "sqlite") and not IS_RELEASE:
