@@ -1,6 +1,7 @@
 """The data of leads on the page: duplicates, merged and forgotten ones, files, and weights that are tried."""
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,10 @@ def test_files_are_given_out_to_who_is_signed_in_also_behind_a_prefix(browser: B
         write(guarded, f"export:{number}", message="Hello, =you")
     contact = write(guarded, "export:closed")
     guarded.call("PATCH", f"/contacts/{contact['id']}/status", {"status": "closed"})
+    lead_id, parts = contact["lead_id"], [write(guarded, f"export:part:{number}")["lead_id"] for number in range(2)]
+    key_id, key = new_key(guarded, "admin")
+    for part, headers in zip(parts, ({}, {"X-API-Key": key}), strict=True):
+        assert guarded.request("POST", f"/leads/{part}/merge", {"into": lead_id}, headers=headers)[0] == 200
     with under_prefix(guarded) as proxy:
         tab = Tab(browser, f"http://127.0.0.1:{proxy}/crm")
         tab.expected = ("401",)
@@ -165,17 +170,23 @@ def test_files_are_given_out_to_who_is_signed_in_also_behind_a_prefix(browser: B
         assert text.count("Hello, =you") == 3
         page.get_by_label("Status").select_option("closed")
         name, text = download(page, "JSON lines")
+        assert name.endswith(".jsonl"), name
         assert [json.loads(line)["id"] for line in text.splitlines()] == [contact["id"]]
-        page.get_by_label("Last day").fill("2026-01-05")
-        page.get_by_label("First day").fill("2026-01-02")
-        assert download(page, "JSON lines")[1] == ""
+        today = date.today()  # where the browser is, too
+        for first, last, found in (
+            (today, today - timedelta(days=1), 1),  # whichever way round
+            (date(2001, 1, 2), date(2001, 1, 5), 0),
+        ):
+            page.get_by_label("First day").fill(first.isoformat())
+            page.get_by_label("Last day").fill(last.isoformat())
+            assert len(download(page, "JSON lines")[1].splitlines()) == found
         page.locator("main li").get_by_role("button", name="export:closed").click()
-        page.get_by_role("dialog").get_by_role("button", name="export:closed").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="export:closed").click()
+        expect(dialog.locator("li")).to_contain_text(["by: the key of the settings", f"by: key {key_id} (test)", "№"])
         name, text = download(page, "Export this lead")
-        assert (name, json.loads(text)["lead"]["external_ids"]) == (
-            f"lead-{contact['lead_id']}.json",
-            ["export:closed"],
-        )
+        assert name == f"lead-{lead_id}.json"
+        assert [one["lead_id"] for one in json.loads(text)["acts"]] == parts
         tab.check()
 
 

@@ -15,7 +15,6 @@ const pairs = resource(() => query("leads/duplicates", { limit: limit.value }), 
   before.forEach((row, position) => row.decision && rows.splice(position, 0, row));
   return keep(before, rows);
 });
-const isOpen = ({ decision }) => !decision;
 
 export const reads = () => [operators, pairs];
 export function View() {
@@ -30,7 +29,7 @@ export function View() {
   return html`
     <p class="quiet">${t("A contact came with an identifier of each. Nothing is merged by itself: decide who is one person.")}</p>
     <${Rows} items=${pairs.value} Row=${Pair} none=${t("No two leads look like one person.")} />
-    ${pairs.value?.filter(isOpen).length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
+    ${pairs.value?.filter(({ decision }) => !decision).length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
 }
 
 /** decision: {text, undo}. */

@@ -7,7 +7,7 @@ import { moment, number, t } from "../text.js";
 import { Contact, identifiers, nameOfLead } from "./contact.js";
 import { searchAgain } from "./leads.js";
 
-export const path = (id) => `leads/${id}`; // what was merged is answered with the lead into which: id need not be that of the answer
+export const path = (id) => `leads/${id}`; // of a merged lead the answer is the one that it is part of, with another id
 export const title = (lead) => html`<bdi>${nameOfLead(lead)}</bdi>`;
 export function View({ answer: lead }) {
   return html`${identifiers(lead)}
@@ -26,7 +26,7 @@ function Data({ lead }) {
     ${lead.is_forgotten && html`<p class="warn">${t("This lead was forgotten: its name, identifiers and messages were deleted.")}</p>`}
     ${lead.acts.length > 0 && html`<h3>${t("What was done with its data")}</h3><ul class="rows">${lead.acts.map((one) => html`
       <li key=${one.id}><span class="quiet">${moment(one.created_at)}</span><span class="wide">${DONE[one.act](one)}</span>
-        <span class="quiet">${t("by: {0}", nameOfKey(one.who))}</span>${nextTo(one, lead)}</li>`)}</ul>`}
+        <bdi class="quiet">${t("by: {0}", nameOfKey(one.who))}</bdi>${nextTo(one, lead)}</li>`)}</ul>`}
     ${!lead.is_forgotten && html`<details><summary>${t("Merge or forget")}</summary><${Merge} lead=${lead} /><${Forget} lead=${lead} /></details>`}`;
 }
 
@@ -40,7 +40,7 @@ const DONE = {
 };
 
 const nameOfKey = (who) => ({ CRM_ADMIN_KEY: t("the key of the settings"), "without a key": t("somebody without a key") })[who]
-  ?? html`<bdi>${who.replace(/^key (\d+)/, (_, id) => t("key {0}", id))}</bdi>`;
+  ?? who.replace(/^key (\d+)/, (_, id) => t("key {0}", id));
 
 /** The undoing of a merge that still holds, else the way to the other lead. */
 function nextTo({ id, lead_id, other_id }, lead) {

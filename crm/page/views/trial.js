@@ -18,7 +18,7 @@ export function Trial({ source, topic, weights }) {
   }, [weights, contacts.value]);
   const change = ({ target }) => target.reportValidity() && (contacts.value = Number(target.value));
   return html`<section class="trial" ...${of(t("Try"), source.source_name)}>
-    <label>${t("How many contacts come")}<input type="number" min="1" max="10000" step="1" required value=${contacts.value} onchange=${change} /></label>
+    <label>${t("How many contacts come")}<input type="number" min="1" max="10000" step="1" required defaultValue=${contacts.value} onchange=${change} /></label>
     <div role="status">${result.value && outcome(result.value)}</div></section>`;
 }
 
