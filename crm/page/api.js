@@ -219,4 +219,10 @@ export async function act(work, text, done, beside = []) {
   return problem;
 }
 
+/** For what is read beside the polls: says what went wrong. */
+export function reported(problem) {
+  if (!(problem instanceof Problem)) throw problem;
+  notice.value = bad(problem.message);
+}
+
 export const signOut = () => act(() => call("DELETE", "session"), null, () => location.reload()); // nothing of what it saw is left

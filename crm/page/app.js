@@ -15,6 +15,7 @@ const VIEWS = [
   { name: "desk", title: () => t("My desk"), role: "operator" },
   { name: "contacts", title: () => t("Contacts") },
   { name: "leads", title: () => t("Leads") },
+  { name: "duplicates", title: () => t("Duplicates"), role: "admin" },
   { name: "pictures", title: () => t("Pictures"), role: "admin" },
   { name: "subscriptions", title: () => t("Subscriptions"), role: "admin" },
   { name: "test", title: () => t("Test"), role: "admin" },

@@ -88,6 +88,9 @@ const SAID = [
   [/its name can't be looked up/, "имя не найдено"], [/it has no address/, "у имени нет адреса"], [/the service failed: (.*)/, "сбой сервиса: $1"],
   [/the service can't be reached, or refused it/, "сервис недоступен или отказал"], [/subscription \d+ is not held up .*/, "уже ничего не задерживает"],
   [/must end after its begin/, "конец должен быть позже начала"], [/must be a time zone such as (.*)/, "нужен часовой пояс, например $1"],
+  [/lead (\d+) has (\d+) open contacts?,(?: such as)? contact (\d+): close them first/, "у лида $1 открыто обращений: $2 (например, $3), сначала закройте их"],
+  [/lead (\d+) was merged into lead (\d+), which was forgotten since/, "лид $1 объединён в лид $2, а тот уже забыт"], [/lead (\d+) was merged into lead (\d+)/, "лид $1 уже объединён в лид $2"], [/lead (\d+) was forgotten/, "лид $1 забыт"], [/lead (\d+) not found/, "лида $1 нет"],
+  [/lead (\d+) can't be merged into itself/, "лид $1 нельзя объединить с ним самим"],
   [/belongs to lead (\d+)/g, "принадлежит лиду $1"], [/the database is not available.*/, "база данных недоступна"],
 ];
 
@@ -173,6 +176,22 @@ export const RU = {
   "Who does not start in time is switched off": "Кто не начал вовремя, тому приём выключается", "By the shifts of {0}; loads and switches are as of now.": "Смены – на {0}; нагрузка и приём – как сейчас.",
   "to be accepted until {0}": "принять до {0}", "Contact {0} was passed on meanwhile: {1} has it.": "Обращение {0} уже передано: теперь оно у оператора {1}.", "Contact {0} was passed on meanwhile.": "Обращение {0} уже передано.",
   "by weight": "по весу", "came out": "вышло", "what chance allows": "в пределах случайности", "chance allows {0} to {1}": "случайность допускает от {0} до {1}",
+  Duplicates: "Дубли", "No two leads look like one person.": "Нет лидов, похожих на одного человека.", "Merge into this one": "Объединить в этот лид", "Two people": "Разные люди",
+  "A contact came with an identifier of each. Nothing is merged by itself: decide who is one person.": "Обращение пришло с данными обоих. Само ничего не объединяется: решите, один ли это человек.",
+  "came with contact {0}": "из обращения {0}", "Lead {0}, first seen {1}": "Лид {0}, появился {1}", "Lead {0} is part of lead {1} now.": "Лид {0} теперь часть лида {1}.",
+  "Lead {0} is a lead of its own again.": "Лид {0} снова сам по себе.", "Leads {0} and {1} are two people.": "Лиды {0} и {1} – разные люди.", Undo: "Вернуть",
+  "Lead {0} is no part of lead {1} any more.": "Лид {0} больше не часть лида {1}.", "What was done with its data": "Что делали с его данными", "by: {0}": "кто: {0}", "key {0}": "ключ {0}",
+  "Lead {0} was merged into lead {1}, with contacts: {2}.": "Лид {0} объединён в лид {1}, обращений: {2}.", "the key of the settings": "ключ из настроек",
+  "Lead {0} was taken out of lead {1} again, with contacts: {2}.": "Лид {0} снова отделён от лида {1}, обращений: {2}.", "somebody without a key": "неизвестно, без ключа",
+  "Lead {0} was forgotten, its contacts stay: {1}.": "Лид {0} забыт, обращений осталось: {1}.", "This lead was forgotten: its name, identifiers and messages were deleted.": "Этот лид забыт: имя, данные и сообщения удалены.",
+  "Merge or forget": "Объединить или забыть", Merge: "Объединить", "Its contacts and identifiers go over to the other lead. It can be undone.": "Его обращения и данные перейдут другому лиду. Это можно вернуть.",
+  "Number of the lead that stays": "Номер лида, который останется", "Merge lead {0} into lead {1} ({2})?": "Объединить лид {0} в лид {1} ({2})?", Forget: "Забыть", Forgotten: "Забыто",
+  "Its name, identifiers, messages and notes are deleted for good, and nobody can undo it. That there were contacts stays, so no count changes.": "Имя, данные, сообщения и заметки удаляются навсегда, вернуть их не сможет никто. Сами обращения остаются, и статистика не меняется.",
+  "Type {0}, the number of this lead, to confirm": "Для подтверждения введите номер этого лида: {0}", "Forget this lead": "Забыть этот лид", "Export this lead (JSON)": "Выгрузить этот лид (JSON)",
+  Export: "Выгрузка", "All contacts with the filters above, oldest first; without days those of all time.": "Все обращения по выбранным выше фильтрам, сначала старые; без дней – за всё время.",
+  "CSV, for spreadsheets": "CSV, для таблиц", "JSON lines, for programs": "JSON lines, для программ", Try: "Примерить", "How many contacts come": "Сколько придёт обращений",
+  "If {0} contacts came at once now, and none were closed meanwhile. Nothing is saved.": "Если бы сейчас сразу пришло обращений: {0}, и ни одно пока не закрыли. Ничего не сохранено.", "would get": "получит",
+  "then full, {0} of {1}": "потом нет места, {0} из {1}", "{0} would wait: nobody has room for them.": "Ждать будут {0}: для них ни у кого нет места.", "Nobody would have to wait.": "Ждать никому не придётся.",
 };
 export const WORDS = { // of the API, in English
   pending: "pending", new: "new", in_progress: "in progress", closed: "closed", inactive: "off", off_shift: "off shift", zero_weight: "weight 0",

@@ -3,8 +3,11 @@
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
@@ -139,3 +142,35 @@ def wait_for(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@contextmanager
+def under_prefix(service: Service) -> Iterator[int]:
+    """A proxy that serves the app under /crm and strips that; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            with closing(service.connect()) as connection:
+                connection.request(self.command, self.path.removeprefix("/crm"), body, dict(self.headers))
+                answer = connection.getresponse()
+                self.send_response_only(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("transfer-encoding", "content-length"):
+                        self.send_header(name, value)
+                self.end_headers()
+                with suppress(ConnectionError):  # the browser leaves a stream, which has no end
+                    while piece := answer.read1():
+                        self.wfile.write(piece)
+
+        do_GET = do_POST = forward
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()

@@ -2,10 +2,7 @@
 
 import http.client
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, expect
 
 from tests.conftest import empty_file
-from tests.page.browser import Tab, hide, row, team, wait_for, write
+from tests.page.browser import Tab, hide, row, team, under_prefix, wait_for, write
 from tests.service import Service, serving
 
 VIEWS = ("operators", "sources", "queue", "contacts", "leads", "pictures", "subscriptions", "test")
@@ -598,38 +595,6 @@ def test_the_first_load_is_small_and_the_next_comes_from_the_cache(service: Serv
     expect(row(page, "Anna")).to_be_visible()
     tab.settle()
     assert sum(sizes.get(path, 0) for path in files) < first / 3, (body, sizes)
-
-
-@contextmanager
-def under_prefix(service: Service) -> Iterator[int]:
-    """A proxy that serves the app under /crm and strips that; its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            with closing(service.connect()) as connection:
-                connection.request(self.command, self.path.removeprefix("/crm"), body, dict(self.headers))
-                answer = connection.getresponse()
-                self.send_response_only(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in ("transfer-encoding", "content-length"):
-                        self.send_header(name, value)
-                self.end_headers()
-                with suppress(ConnectionError):  # the browser leaves a stream, which has no end
-                    while piece := answer.read1():
-                        self.wfile.write(piece)
-
-        do_GET = do_POST = forward
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
 
 
 @pytest.mark.parametrize("prefix", ["", "/crm"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from crm.fields import ContactStatus, DeliveryOutcome, EventType, Happened, Moved
+from crm.leads.tables import Act
 
 PAGE = Path(__file__).parents[2] / "crm/page"
 TEXTS = (PAGE / "text.js").read_text()
@@ -24,6 +25,12 @@ def said() -> set[str]:
     return {text for path in modules for text in re.findall(r'\bt\(\s*"([^"]+)"', path.read_text())}
 
 
+def told(view: str, name: str) -> list[str]:
+    """The keys of a table of functions in a view."""
+    table = (PAGE / f"views/{view}.js").read_text().partition(f"const {name} = {{")[2].partition("};")[0]
+    return re.findall(r"\b(\w+): \(", table)
+
+
 def test_all_that_is_said_in_english_is_said_in_russian_too_and_nothing_else() -> None:
     russian, english = set(keys("RU")), said() | set(keys("WORDS"))
     assert english - russian == set(), "not in Russian"
@@ -34,8 +41,8 @@ def test_the_words_of_the_api_are_all_known() -> None:
     outcomes_and_reasons = {"inactive", "off_shift", "zero_weight"}
     words = {word for literal in (ContactStatus, Moved, EventType, DeliveryOutcome) for word in get_args(literal)}
     assert set(keys("WORDS")) == words | outcomes_and_reasons
-    happened = (PAGE / "views/contact.js").read_text().partition("const HAPPENED = {")[2].partition("};")[0]
-    assert re.findall(r"(\w+): \(\)", happened) == [*get_args(Happened)]
+    assert told("contact", "HAPPENED") == [*get_args(Happened)]
+    assert told("lead", "DONE") == [*get_args(Act)]
 
 
 def test_the_page_hears_all_types_of_events() -> None:

@@ -23,6 +23,7 @@ export function View() {
   };
   return html`
     <${Filters} />
+    ${role.value === "admin" && html`<${Export} />`}
     <${Newest} contacts=${contacts.value} />
     ${contacts.value?.length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
 }
@@ -48,6 +49,20 @@ const choose = (name) => ({ target }) => {
 };
 function filterBy(text, name, options) {
   return choice(text, { onchange: choose(name) }, [["", t("all")], ...options], filter.value[name] ?? "");
+}
+
+/** All that the filters let through, as a file; the browser sends the session along when it follows a link. */
+function Export() {
+  const days = useSignal(["", ""]); // the first and the last one, such as 2026-11-26
+  const [first, last] = days.value.every(Boolean) ? [...days.value].sort() : days.value;
+  const since = first && new Date(`${first}T00:00`).toISOString(), until = last && new Date(new Date(`${last}T00:00`).setHours(24)).toISOString();
+  const day = (text, position) => html`<label>${text}<input type="date" min="2000-01-01" max="2099-12-31"
+    onchange=${({ target }) => target.checkValidity() && (days.value = days.value.with(position, target.value))} /></label>`;
+  const file = (text, format) => html`<a download href=${query("contacts/export", { format, ...filter.value, since, until })}>${text}</a>`;
+  return html`<details class="card"><summary>${t("Export")}</summary>
+    <p class="quiet">${t("All contacts with the filters above, oldest first; without days those of all time.")}</p>
+    <div class="line">${day(t("First day"), 0)}${day(t("Last day"), 1)}${file(t("CSV, for spreadsheets"), "csv")}${file(t("JSON lines, for programs"), "jsonl")}</div>
+  </details>`;
 }
 
 /** Contacts, newest first. Under the pointer the list stands still: what is new comes in when it has left. */

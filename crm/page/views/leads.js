@@ -1,7 +1,7 @@
 // Leads are searched, and opened with their contacts of all sources.
 import { useEffect } from "preact/hooks";
 import { signal } from "@preact/signals";
-import { Problem, bad, call, notice, open, operators, query, role } from "../api.js";
+import { call, notice, open, operators, query, reported, role } from "../api.js";
 import { Field, Rows, html, submit } from "../parts.js";
 import { number, t } from "../text.js";
 import { identifiers, nameOfLead } from "./contact.js";
@@ -23,20 +23,26 @@ export function View() {
     <${Rows} items=${leads.value} Row=${Lead} none=${t("No lead found.")} />`;
 }
 
-async function find(text) {
+function find(text) {
   search.value = text;
+  notice.value = null;
+  return read();
+}
+
+let turn = 0;
+async function read() {
+  const text = search.value, own = ++turn;
   const isPhone = /^\+?\d{10,}$/.test(text.replace(/[\s().-]/g, "")); // however it is written
   try {
     let found = isPhone ? await call("GET", query("leads/", { phone: text })).catch(() => []) : [];
     if (found.length === 0) found = await call("GET", query("leads/", { q: text, limit: 50 }));
-    if (search.value !== text) return; // a later one was faster
-    leads.value = found;
-    notice.value = null;
+    if (own === turn) leads.value = found; // else a later one was faster
   } catch (problem) {
-    if (!(problem instanceof Problem)) throw problem;
-    notice.value = bad(problem.message);
+    reported(problem);
   }
 }
+/** After a lead was changed: no poll reads what was found. */
+export const searchAgain = () => leads.value && read();
 
 function Lead({ row }) {
   return html`<li>

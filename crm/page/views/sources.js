@@ -3,10 +3,11 @@ import { signal } from "@preact/signals";
 import { act, call, nameOf, open, operators, poll, query, resource, sources } from "../api.js";
 import { Field, Form, Sight, bar, button, chance, chip, choice, drawnOf, html, loading, of, operatorOptions, submit } from "../parts.js";
 import { number, percent, t, today } from "../text.js";
+import { Trial } from "./trial.js";
 
 const period = signal("today");
 const shares = resource(() => query("stats/sources", period.value === "today" ? today() : {}));
-const drafts = signal(new Map()); // by source: the weights that are being edited, as texts, and the topic that is shown
+const drafts = signal(new Map()); // by source: the weights that are being edited, as texts, the topic that is shown, and what is tried
 
 export const reads = () => [operators, sources, shares];
 export function View() {
@@ -87,8 +88,8 @@ function setDraft({ source_id }, draft) {
 
 const NEW = " "; // no topic is called so
 function Weights({ row, draft }) {
-  const { topic: shown, entries } = draft;
-  const change = (values) => setDraft(row, { ...draft, ...values });
+  const { topic: shown, entries, tried } = draft;
+  const change = (values) => setDraft(row, { ...draft, tried: null, ...values }); // what was tried holds no more
   const valueOf = (text) => Number(text.replace(",", "."));
   const own = entries.filter(({ topic }) => topic === shown), total = own.reduce((sum, { weight }) => sum + (valueOf(weight) || 0), 0);
   const set = (entry, weight) => change({ entries: entries.map((one) => (one === entry ? { ...one, weight } : one)) });
@@ -99,12 +100,13 @@ function Weights({ row, draft }) {
     if (shown === NEW || target.form.reportValidity()) change({ topic: target.value });
     else target.value = shown;
   };
+  const weights = () => entries.map(({ topic, operator_id, weight }) => ({ topic, operator_id, weight: valueOf(weight) }));
+  const tryThem = ({ currentTarget }) => currentTarget.form.reportValidity() && change({ tried: weights() });
   const save = (event) => {
     event.preventDefault();
     if (shown === NEW) return change({ topic: new FormData(event.currentTarget).get("topic").trim() });
-    const all = entries.map(({ topic, operator_id, weight }) => ({ topic, operator_id, weight: valueOf(weight) }));
     // Read again before it can be edited again, which begins with what was read.
-    return act(() => call("PUT", `sources/${row.source_id}/operators`, all).then(() => poll()), t("Weights saved"), () => setDraft(row));
+    return act(() => call("PUT", `sources/${row.source_id}/operators`, weights()).then(() => poll()), t("Weights saved"), () => setDraft(row));
   };
   const chosen = choice(t("Topic"), { onchange: turn }, [...topics.map((topic) => [topic, topic || t("any other")]), [NEW, t("a new one…")]], shown);
   if (shown === NEW) {
@@ -123,7 +125,9 @@ function Weights({ row, draft }) {
     <div class="line">
       ${others.length > 0 && choice(t("Add"), { onchange: (event) => add(Number(event.target.value)) }, [["", t("choose…")], ...others], "")}
       ${submit(t("Save weights"))}
+      ${button(t("Try"), tryThem, of(t("Try"), row.source_name))}
       ${button(t("Cancel"), () => setDraft(row))}
     </div>
-  </form>`;
+  </form>
+  ${tried && html`<${Trial} source=${row} topic=${shown} weights=${tried} />`}`;
 }

@@ -1,7 +1,7 @@
 // Who is told what happens: programs by webhooks, people by messages. How that goes, and what can be done about it.
 import { useEffect, useRef } from "preact/hooks";
 import { signal, useSignal } from "@preact/signals";
-import { Problem, act, bad, call, nameOf, notice, open, operators, poll, query, resource, said, sources } from "../api.js";
+import { act, bad, call, nameOf, notice, open, operators, poll, query, reported, resource, said, sources } from "../api.js";
 import { Field, Form, Rows, button, chip, choice, html, of, submit } from "../parts.js";
 import { TYPES } from "../stream.js";
 import { moment, t } from "../text.js";
@@ -51,11 +51,6 @@ function Behind({ event: id }) {
     call("GET", query("events/", { after: id - 1, limit: 1 })).then(([event]) => (since.value = event?.timestamp), reported);
   }, [id]);
   return since.value && ` ${t("Behind since {0}, by event {1}.", moment(since.value), id)}`;
-}
-
-function reported(problem) {
-  if (!(problem instanceof Problem)) throw problem;
-  notice.value = bad(problem.message);
 }
 
 function told({ kind, types, source_id, operator_id, language, with_lead }) {
