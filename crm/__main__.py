@@ -3,11 +3,11 @@
 from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 import crm.models  # noqa: F401  (fills the metadata)
 from crm.db import open_database
-from crm.errors import StartupError
+from crm.errors import StartupError, Unavailable
 from crm.settings import load_settings
 from crm.tools.copy import copy
 from crm.tools.demo import demo
@@ -20,7 +20,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (StartupError, DBAPIError) as error:
+        except (StartupError, SQLAlchemyError, Unavailable, OSError) as error:
             raise click.ClickException(" ".join(str(getattr(error, "orig", error)).split())) from error
 
 

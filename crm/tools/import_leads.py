@@ -8,11 +8,10 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -32,7 +31,8 @@ from crm.settings import load_settings
 from crm.tools.leads_csv import LeadsFile, Line, Value
 from crm.web.cells import csv_text
 
-BATCH = 100  # leads in a transaction
+BATCH = 100  # claims in a transaction: as many leads, if each has one phone, e-mail and external id
+MOST = 100  # identifiers of a line, as of PATCH /leads/{lead_id}
 BUSY_TIMEOUT = 60  # seconds that a lock of a running service is waited for
 LONGEST = 255  # letters of a name or an identifier
 
@@ -62,10 +62,12 @@ class NewLead:
             self._reject(Value(line.names[0].column, name), why)
             name = ""
         self.name = name or None
-        short = []
+        short: list[tuple[IdentifierKind, Value]] = []
         for kind, value in dict.fromkeys(line.identifiers):
             if why := _why_not(value.text):
                 self._reject(value, why)
+            elif len(short) == MOST:
+                self._reject(value, f"is one too many: a lead may have {MOST} identifiers")
             else:
                 short.append((kind, value))
         # A claim has one value of a kind. With several of one there is a claim for each value.
@@ -101,7 +103,7 @@ class NewLead:
                 if owner != lead_id:
                     why = f"belongs to lead {owner}, and this line is of lead {lead_id}"
                     others.append(Rejected(self._number, *said[kind], why))
-            if not its and is_there:  # known by what another claim says, and this one does not
+            if not its and is_there:  # known by another claim; without any owner it would be taken for a new lead
                 its = {next(kind for kind in KINDS if kind not in claim.values): lead_id}
             _, rows, _ = claim.find_lead(connection, its, lead_id, self.name, now)
             is_changed, is_there = is_changed or bool(rows), True
@@ -178,6 +180,18 @@ class DryRun:
             add_rows(connection, (Lead, own), *((LeadIdentifier, row) for row in rows))
 
 
+def in_batches(leads: Iterable[NewLead]) -> Iterator[list[NewLead]]:
+    """Each as many as one transaction may have, lest others wait for it long."""
+    batch: list[NewLead] = []
+    for lead in leads:
+        batch.append(lead)
+        if sum(len(each.claims) or 1 for each in batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 async def import_file(
     file: LeadsFile,
     region: str,
@@ -195,9 +209,9 @@ async def import_file(
             done.append(lead.add(connection, now))
         return done
 
-    lines = file.read()
+    leads = (NewLead(line, region) for line in file.read())
     with click.progressbar(length=file.lines, label="leads", show_pos=True) as bar:
-        while batch := [NewLead(line, region) for line in islice(lines, BATCH)]:
+        for batch in in_batches(leads):
             begin = time.monotonic()
             for lead, (outcome, others) in zip(batch, await database.write(partial(add, batch)), strict=True):
                 counts[outcome] += 1
@@ -231,12 +245,15 @@ def leads(file: Path, dry_run: bool, mapping: Sequence[str]) -> None:
     """Add the leads of a CSV file to the database of DATABASE_URL, beside a running service or without one.
 
     Columns are known by usual names in English and Russian; FIELD is name, phone, email, external_id or ignore. What
-    can't be used goes to FILE.rejected.csv. To run it again adds nothing twice.
+    can't be used goes to FILE.rejected.csv, which is written anew. To run it again adds nothing twice.
     """
     for each in mapping:
         if "=" not in each:
             raise click.BadParameter(f"{each!r} is not COLUMN=FIELD", param_hint="--map")
-    leads_file = LeadsFile(file, {column: field for column, _, field in (each.rpartition("=") for each in mapping)})
+    fields = {column: field for column, _, field in (each.rpartition("=") for each in mapping)}
+    if len({column.strip().casefold() for column in fields}) < len(mapping):
+        raise click.BadParameter("a column is named twice", param_hint="--map")
+    leads_file = LeadsFile(file, fields)
     used = [f"{column} ({field})" for column, field in zip(leads_file.columns, leads_file.fields, strict=True) if field]
     click.echo(f"{leads_file.encoding}, delimiter {leads_file.delimiter!r}, columns: {', '.join(used)}")
     counts: Counter[str] = Counter()

@@ -1,10 +1,17 @@
 """POST /sources/{source_id}/simulate: agrees with what then happens, and changes nothing."""
 
+import random
 import time
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from crm.api import simulation
+from crm.distribution import draw
 from tests.conftest import Api
 from tests.day.shifts import Clock, only
 from tests.effort import effort
@@ -54,6 +61,35 @@ def test_without_weights_of_its_own_it_sees_the_same_candidates_as_a_contact_wou
     ]
     assert simulate(api, contacts=5)["pending"] == 0
     assert drawn(simulate(api, contacts=5)) == {1: 0, 2: 5, 3: 0, 4: 0, 5: 0}
+
+
+@given(
+    places=st.lists(
+        st.tuples(st.sampled_from([0, 0.5, 1, 3, 40]), st.sampled_from([0, 2, 6, 30]), st.booleans()), max_size=6
+    ),
+    contacts=st.integers(1, 30),
+    seed=st.integers(0, 99),
+)
+def test_the_draws_are_those_of_the_distribution(
+    places: list[tuple[float, int, bool]], contacts: int, seed: int
+) -> None:
+    entries = [
+        SimpleNamespace(operator_id=number, weight=weight, max_load=limit, is_active=is_active, on_shift=True)
+        for number, (weight, limit, is_active) in enumerate(places)
+    ]
+    rng, expected = random.Random(seed), Counter[int]()
+    for _ in range(contacts):
+        chosen, _ = draw(
+            [one for one in entries if expected[one.operator_id] < one.max_load], expected.__getitem__, rng
+        )
+        if chosen is not None:
+            expected[chosen.operator_id] += 1
+    result, pending = simulation.simulate(entries, dict.fromkeys(range(6), 0), contacts, random.Random(seed))
+    assert result.total() + pending == contacts
+    assert pending == contacts - expected.total()
+    assert all(result[one.operator_id] <= one.max_load for one in entries)
+    if all(limit >= contacts for _, limit, _ in places):
+        assert result == expected  # else who is full is drawn once and left out, which takes a number more
 
 
 def test_new_weights_and_limits_are_tried_and_nothing_is_changed(api: Api) -> None:

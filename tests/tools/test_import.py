@@ -118,6 +118,15 @@ def test_a_line_that_names_two_leads_is_one_of_them_and_says_what_is_anothers(br
     ]
 
 
+def test_a_line_has_at_most_a_hundred_identifiers(bring: Importer, api: Api) -> None:
+    """Else one line could keep all who write waiting for minutes."""
+    ids = [f"tg:{number:03}" for number in range(150)]
+    assert "2 added" in bring(f"external_id,name\n{';'.join(ids)},Anna\ntg:0,Boris\n")
+    assert [lead[:2] for lead in leads(api)] == [("Anna", ids[:100]), ("Boris", ["tg:0"])]
+    why = "is one too many: a lead may have 100 identifiers"
+    assert bring.rejected() == [("2", "external_id", each, why) for each in ids[100:]]
+
+
 def test_what_cannot_be_used_goes_to_a_file_and_the_rest_is_used(bring: Importer, api: Api) -> None:
     printed = bring(
         "name,phone,email,external_id\n"
@@ -157,6 +166,7 @@ def test_columns_are_mapped_by_hand_or_ignored(bring: Importer, api: Api) -> Non
     assert "no column 'Nobody', but 'Кому'" in bring(content, "--map", "Nobody=name", expect=1)
     assert "must be one of name, " in bring(content, "--map", "Phone=fax", expect=1)
     assert "COLUMN=FIELD" in bring(content, "--map", "Phone", expect=2)
+    assert "named twice" in bring(content, "--map", "Phone=phone", "--map", "phone=email", expect=2)
 
 
 def test_the_leads_of_an_export_are_known_again(bring: Importer, api: Api) -> None:
