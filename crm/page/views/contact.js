@@ -53,7 +53,7 @@ const drawn = (contact) => html`${contactTitle(contact)}
   <span class="fixed">${chip(t(contact.status), KINDS[contact.status])}</span>
   <bdi class="fixed">${contact.operator?.name ?? t("nobody")}</bdi><${Steps} ...${contact} />`;
 
-export const noteOf = ({ identity_note }) => identity_note && html`<p class="warn"><bdi>${said(identity_note)}</bdi></p>`;
+export const noteOf = ({ identity_note }) => identity_note && html`<p class="warn note"><bdi>${said(identity_note)}</bdi></p>`;
 
 const topicOf = ({ topic }) => topic && html`<bdi class="chip topic quiet">${topic}</bdi>`;
 export const dueOf = ({ due_at }) => due_at && html`<p class="warn">${t("to be accepted until {0}", soon(due_at))}</p>`;

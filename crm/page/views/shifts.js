@@ -81,7 +81,7 @@ function Day({ day, hours, set }) {
     <svg viewBox="0 0 1440 10" preserveAspectRatio="none" role="img" aria-label="${name}: ${text}">
       ${parts.map(([begin, end]) => html`<rect x=${begin} width=${end - begin} height="10" />`)}
       ${[360, 720, 1080].map((at) => html`<line x1=${at} x2=${at} y2="10" />`)}</svg>
-    ${!mayEdit() ? html`<span>${text}</span>` : html`<div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("begins"))}–${clock(span, "end", t("ends"))}
+    ${!mayEdit() ? html`<div class="line">${text}</div>` : html`<div class="line">${own.map((span, position) => html`<span class="span" key=${position}>${clock(span, "begin", t("begins"))}–${clock(span, "end", t("ends"))}
         ${button("✕", (event) => remove(event, span), of(t("Remove"), `${name} ${span.begin}–${span.end}`))}</span>`)}
       ${button("+", add, { class: "add", ...of(t("Add hours"), name) })}</div>`}</div>`;
 }

@@ -22,7 +22,7 @@ const nameOfSource = (id) => sources.value?.find((source) => source.id === id)?.
 function Subscription({ row }) {
   const { target, name, is_active, attempts, blocked_by, last_delivery: last } = row;
   return html`<li>
-    <div class="wide">
+    <div class="wide told">
       <bdi class="name">${nameOfOne(row)}</bdi> ${state(row)}
       ${name && html`<div class="quiet"><bdi>${target}</bdi></div>`}
       <div class="quiet">${told(row)}</div>
