@@ -115,10 +115,10 @@ def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
     act.moved = act.identifiers = None
     if moved["name"]:
         _take_back_name(session, act)
-    there = set(session.exec(select(Contact.id).where(Contact.lead_id == survivor_id)).all())
+    there = {*session.exec(select(Contact.id).where(Contact.lead_id == survivor_id))}
     contacts = [contact_id for contact_id in moved["contacts"] if contact_id in there]
-    leads = select(Lead.id).where(Lead.merged_into == survivor_id)
-    along = [lead_id for lead_id in session.exec(leads).all() if lead_id in {*moved["leads"]}]
+    merged_there = {*session.exec(select(Lead.id).where(Lead.merged_into == survivor_id))}
+    along = [lead_id for lead_id in moved["leads"] if lead_id in merged_there]
     update_rows(session, Contact, contacts, lead_id=lead.id)
     _move_identifiers(session, identifiers, survivor_id, lead.id)
     update_rows(session, Lead, along, merged_into=lead.id)
@@ -161,8 +161,9 @@ def _take_back_name(session: Session, act: LeadAct) -> None:
 
 def _mark_name(act: LeadAct, fills_name: bool) -> bool:
     """Whether what the act has merged gave its name to the other; returns what was said before."""
-    before, act.moved = (act.moved or {})["name"], {**(act.moved or {}), "name": fills_name}
-    return bool(before)
+    moved = act.moved or {}
+    act.moved = {**moved, "name": fills_name}
+    return bool(moved["name"])
 
 
 def _forgo(
