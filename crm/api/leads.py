@@ -13,7 +13,7 @@ from crm.db.sql import contains
 from crm.errors import Conflict, DomainError, NotFound, Unprocessable
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
 from crm.identity import KINDS, normalise, read_leads
-from crm.leads.merging import get_living
+from crm.leads.merging import check_has_identifier, get_living, rename
 from crm.leads.tables import LeadAct, LeadActBase, about
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic, Record
 from crm.web.answers import ErrorMessage, responses
@@ -181,7 +181,7 @@ async def update_lead(lead_id: PathId, body: LeadUpdate, service: ServiceDep) ->
     def work(session: Session) -> LeadDetail:
         lead = get_living(session, lead_id)
         if "name" in body.model_fields_set:
-            lead.name = body.name
+            rename(session, lead, body.name)
         session.flush()
         if wanted:
             _replace_identifiers(session, lead_id, wanted)
@@ -222,5 +222,5 @@ def _replace_identifiers(session: Session, lead_id: int, wanted: dict[Identifier
     )
     session.add_all(LeadIdentifier(kind=kind, value=value, lead_id=lead_id) for kind, value in pairs)
     session.flush()
-    if not pairs and session.exec(select(LeadIdentifier.kind).where(LeadIdentifier.lead_id == lead_id)).first() is None:
-        raise Conflict(f"lead {lead_id} would be left without an identifier: nobody could find it again")
+    if not pairs:
+        check_has_identifier(session, lead_id)

@@ -5,12 +5,12 @@ Its contacts, their history and `event_id` stay, so that no count changes and a 
 
 import re
 
-from sqlalchemy import delete, tuple_, update
+from sqlalchemy import delete, update
 from sqlmodel import Session, col, select
 
 from crm.errors import Conflict
 from crm.fields import HAS_NOTE
-from crm.leads.merging import update_contacts
+from crm.leads.merging import read_identifiers, update_rows, with_identifiers
 from crm.leads.tables import Duplicate, LeadAct, about, family
 from crm.models import Contact, Lead, LeadIdentifier
 
@@ -27,17 +27,16 @@ def forget(session: Session, lead: Lead, who: str) -> LeadAct:
         some = f"{len(still_open)} open contacts, such as" if len(still_open) > 1 else "1 open contact,"
         raise Conflict(f"lead {lead.id} has {some} contact {min(still_open)}: close them first")
     leads = session.exec(family(lead.id)).all()
-    identifiers = session.exec(
-        select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
-    ).all()
-    update_contacts(session, [contact_id for contact_id, _ in contacts], message=None, identity_note=None)
-    connection.execute(delete(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead.id))
+    identifiers = {*read_identifiers(session, lead.id)}
+    update_rows(session, Contact, [contact_id for contact_id, _ in contacts], message=None, identity_note=None)
+    for page in with_identifiers(LeadIdentifier, identifiers):
+        connection.execute(delete(LeadIdentifier).where(page))
     connection.execute(delete(Duplicate).where(col(Duplicate.id).in_(about(Duplicate, lead.id))))
     connection.execute(
         update(LeadAct).where(col(LeadAct.lead_id).in_(family(lead.id))).values(identifiers=None, moved=None)
     )
     connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(name=None))
-    _forget_in_others(session, {*leads}, {(kind, value) for kind, value in identifiers})
+    _forget_in_others(session, {*leads}, identifiers)
     act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=len(contacts))
     session.add(act)
     session.flush()
@@ -59,8 +58,8 @@ def _forget_in_others(session: Session, leads: set[int], identifiers: set[tuple[
     ]
     for contact_id, note in notes:
         connection.execute(update(Contact).where(col(Contact.id) == contact_id).values(identity_note=note))
-    identifier = tuple_(col(Duplicate.kind), col(Duplicate.value))
-    connection.execute(delete(Duplicate).where(identifier.in_(identifiers)))
+    for page in with_identifiers(Duplicate, identifiers):
+        connection.execute(delete(Duplicate).where(page))
     for act in connection.execute(select(LeadAct.id, LeadAct.identifiers).where(col(LeadAct.identifiers).is_not(None))):
         left = [each for each in act.identifiers if tuple(each) not in identifiers]
         if left != act.identifiers:

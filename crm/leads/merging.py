@@ -4,30 +4,19 @@ The one that is merged stays as an empty row that says into which (`merged_into`
 was merged into it before goes along. Its last act has what moved. All of this in a transaction that is alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import bindparam, func, update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
 from crm.db.base import get_row
 from crm.errors import Conflict
-from crm.leads.duplicates import close_decided
-from crm.leads.tables import LeadAct, family
+from crm.leads.tables import Duplicate, LeadAct, family
 from crm.models import Contact, Lead, LeadIdentifier
 
-PAGE = 1_000  # contacts of one statement: PostgreSQL has to answer each within a part of the busy time-out
-_to: Any = bindparam("to")
-_from: Any = bindparam("from")
-MOVE_IDENTIFIER = (
-    update(LeadIdentifier)
-    .where(col(LeadIdentifier.kind) == bindparam("its_kind"), col(LeadIdentifier.value) == bindparam("its_value"))
-    .where(col(LeadIdentifier.lead_id) == _from)
-    .values(lead_id=_to)
-)
-MOVE_LEAD = (
-    update(Lead).where(col(Lead.id) == bindparam("lead"), col(Lead.merged_into) == _from).values(merged_into=_to)
-)
+PAGE = 1_000  # rows of one statement: PostgreSQL has to answer each within a part of the busy time-out
 
 
 def survivor_of(lead_id: int) -> Any:
@@ -50,28 +39,53 @@ def get_living(session: Session, lead_id: int) -> Lead:
     return lead
 
 
-def update_contacts(session: Session, contact_ids: Sequence[int], **values: Any) -> None:
+def update_rows(session: Session, table: type[Contact] | type[Lead], ids: Sequence[int], **values: Any) -> None:
     """Writes these values by column into each."""
-    for begin in range(0, len(contact_ids), PAGE):
-        page = col(Contact.id).in_(contact_ids[begin : begin + PAGE])
-        session.connection().execute(update(Contact).where(page).values(values))
+    for begin in range(0, len(ids), PAGE):
+        page = col(table.id).in_(ids[begin : begin + PAGE])
+        session.connection().execute(update(table).where(page).values(values))
+
+
+def read_identifiers(session: Session, lead_id: int) -> list[tuple[str, str]]:
+    """Each a kind and a value."""
+    columns = select(LeadIdentifier.kind, LeadIdentifier.value)
+    return [(kind, value) for kind, value in session.exec(columns.where(LeadIdentifier.lead_id == lead_id))]
+
+
+def with_identifiers(
+    table: type[LeadIdentifier] | type[Duplicate], identifiers: Collection[tuple[str, str]]
+) -> Iterator[Any]:
+    """Conditions, each true of the rows with a page of these."""
+    for kind, of_kind in groupby(sorted(identifiers), lambda identifier: identifier[0]):
+        values = [value for _, value in of_kind]
+        for begin in range(0, len(values), PAGE):
+            yield (col(table.kind) == kind) & col(table.value).in_(values[begin : begin + PAGE])
+
+
+def check_has_identifier(session: Session, lead_id: int) -> None:
+    """After some may have been taken away. Raises Conflict."""
+    if session.exec(select(LeadIdentifier.kind).where(LeadIdentifier.lead_id == lead_id)).first() is None:
+        raise Conflict(f"lead {lead_id} would be left without an identifier: nobody could find it again")
+
+
+def rename(session: Session, lead: Lead, name: str | None) -> None:
+    """By hand, so that no undone merge takes the name back, though it be the same."""
+    lead.name = name
+    for act in session.exec(select(LeadAct).where(LeadAct.other_id == lead.id, col(LeadAct.moved).is_not(None))):
+        _mark_name(act, False)
 
 
 def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
     """All of the first goes to the second, both living; the statistics of neither contacts nor leads change."""
     contacts = session.exec(select(Contact.id).where(Contact.lead_id == lead.id).order_by(col(Contact.id))).all()
-    identifiers = session.exec(
-        select(LeadIdentifier.kind, LeadIdentifier.value).where(LeadIdentifier.lead_id == lead.id)
-    ).all()
-    earlier = session.exec(select(Lead).where(Lead.merged_into == lead.id)).all()
-    update_contacts(session, contacts, lead_id=into.id)
-    moving = update(LeadIdentifier).where(col(LeadIdentifier.lead_id) == lead.id)
-    session.connection().execute(moving.values(lead_id=into.id))
+    identifiers = read_identifiers(session, lead.id)
+    earlier = session.exec(select(Lead.id).where(Lead.merged_into == lead.id).order_by(col(Lead.id))).all()
+    update_rows(session, Contact, contacts, lead_id=into.id)
+    _move_identifiers(session, identifiers, lead.id, into.id)
+    update_rows(session, Lead, [lead.id, *earlier], merged_into=into.id)
     fills_name = into.name is None and lead.name is not None
     if fills_name:
         into.name = lead.name
-    for each in (lead, *earlier):
-        each.merged_into = into.id
     act = LeadAct(
         act="merged",
         lead_id=lead.id,
@@ -79,51 +93,81 @@ def merge(session: Session, lead: Lead, into: Lead, who: str) -> LeadAct:
         who=who,
         contacts=len(contacts),
         identifiers=[list(identifier) for identifier in identifiers],
-        moved={"contacts": list(contacts), "leads": [each.id for each in earlier], "name": fills_name},
+        moved={"contacts": list(contacts), "leads": list(earlier), "name": fills_name},
     )
     session.add(act)
     session.flush()
-    close_decided(session, into.id)
     return act
 
 
 def unmerge(session: Session, lead: Lead, who: str) -> LeadAct:
-    """It gets back what is still where it went. Raises Conflict when it is not merged, or the other was forgotten."""
+    """It gets back what is still where it went.
+
+    Raises Conflict when it is not merged, the other was forgotten, or would have no identifier any more.
+    """
     survivor_id = lead.merged_into
     if survivor_id is None:
         raise Conflict(f"lead {lead.id} is not merged into another")
     if is_forgotten(session, survivor_id):
         raise Conflict(f"lead {lead.id} was merged into lead {survivor_id}, which was forgotten since")
     act = _last_merge(session, lead)
-    moved, identifiers = act.moved or {}, act.identifiers or []
-    _take_back_name(session, lead.name, act)
+    moved, identifiers = act.moved or {}, {(kind, value) for kind, value in act.identifiers or []}
     act.moved = act.identifiers = None
-    there = set(session.exec(select(Contact.id).where(Contact.lead_id == survivor_id)).all())
+    if moved["name"]:
+        _take_back_name(session, act)
+    there = {*session.exec(select(Contact.id).where(Contact.lead_id == survivor_id))}
     contacts = [contact_id for contact_id in moved["contacts"] if contact_id in there]
-    way = {"from": survivor_id, "to": lead.id}
-    update_contacts(session, contacts, lead_id=lead.id)
-    _move(session, MOVE_IDENTIFIER, ({"its_kind": kind, "its_value": value, **way} for kind, value in identifiers))
-    _move(session, MOVE_LEAD, ({"lead": lead_id, **way} for lead_id in moved["leads"]))
+    merged_there = {*session.exec(select(Lead.id).where(Lead.merged_into == survivor_id))}
+    along = [lead_id for lead_id in moved["leads"] if lead_id in merged_there]
+    update_rows(session, Contact, contacts, lead_id=lead.id)
+    _move_identifiers(session, identifiers, survivor_id, lead.id)
+    update_rows(session, Lead, along, merged_into=lead.id)
     lead.merged_into = None
-    _forgo(session, survivor_id, {*contacts}, identifiers, {lead.id, *moved["leads"]})
+    if identifiers:
+        check_has_identifier(session, survivor_id)
+    _forgo(session, survivor_id, {*contacts}, identifiers, {lead.id, *along})
     undone = LeadAct(act="unmerged", lead_id=lead.id, other_id=survivor_id, who=who, contacts=len(contacts))
     session.add(undone)
     session.flush()
     return undone
 
 
-def _take_back_name(session: Session, name: str | None, act: LeadAct | None) -> None:
-    """From all whose missing name it has filled: when the first of them was merged itself, that of the next, too."""
-    while act is not None and act.moved and act.moved["name"]:
+def _move_identifiers(session: Session, identifiers: Collection[tuple[str, str]], from_id: int, to_id: int) -> None:
+    """Those that are still there."""
+    for page in with_identifiers(LeadIdentifier, identifiers):
+        moving = update(LeadIdentifier).where(page, col(LeadIdentifier.lead_id) == from_id)
+        session.connection().execute(moving.values(lead_id=to_id))
+
+
+def _take_back_name(session: Session, act: LeadAct) -> None:
+    """Of a merge that is undone, and had filled a missing name: the oldest one that is left fills it now.
+
+    If the lead that it is taken from was merged itself, and filled the missing name of the next, from that one too.
+    """
+    fills_name = True
+    while fills_name:
         other = session.get_one(Lead, act.other_id)
-        if other.name != name:  # it was changed since
-            return
+        merges = select(LeadAct, Lead).join(Lead, col(Lead.id) == col(LeadAct.lead_id)).order_by(col(LeadAct.id))
+        left = merges.where(LeadAct.other_id == other.id, col(LeadAct.moved).is_not(None), col(Lead.name).is_not(None))
         other.name = None
-        act = _last_merge(session, other) if other.merged_into is not None else None
+        if first := session.exec(left.limit(1)).first():
+            other.name = first[1].name
+            _mark_name(first[0], True)
+        if other.merged_into is None:
+            return
+        act = _last_merge(session, other)
+        fills_name = _mark_name(act, False)
+
+
+def _mark_name(act: LeadAct, fills_name: bool) -> bool:
+    """Whether what the act has merged gave its name to the other; returns what was said before."""
+    moved = act.moved or {}
+    act.moved = {**moved, "name": fills_name}
+    return bool(moved["name"])
 
 
 def _forgo(
-    session: Session, survivor_id: int, contacts: set[int], identifiers: list[list[str]], leads: set[int]
+    session: Session, survivor_id: int, contacts: set[int], identifiers: set[tuple[str, str]], leads: set[int]
 ) -> None:
     """What has been given back is no longer what another took along, into which it had been merged before."""
     acts = select(LeadAct).where(col(LeadAct.lead_id).in_(family(survivor_id)), col(LeadAct.moved).is_not(None))
@@ -131,14 +175,9 @@ def _forgo(
         moved = dict(act.moved or {})
         for kind, gone in (("contacts", contacts), ("leads", leads)):
             moved[kind] = [id_ for id_ in moved[kind] if id_ not in gone]
-        act.moved, act.identifiers = moved, [each for each in act.identifiers or [] if each not in identifiers]
+        act.moved, act.identifiers = moved, [each for each in act.identifiers or [] if tuple(each) not in identifiers]
 
 
 def _last_merge(session: Session, lead: Lead) -> LeadAct:
     acts = select(LeadAct).where(LeadAct.lead_id == lead.id, LeadAct.act == "merged")
     return session.exec(acts.order_by(col(LeadAct.id).desc()).limit(1)).one()
-
-
-def _move(session: Session, statement: Any, rows: Iterable[dict[str, Any]]) -> None:
-    if parameters := list(rows):
-        session.connection().execute(statement, parameters)

@@ -23,7 +23,7 @@ class Evidence(SQLModel):
 class Duplicate(Evidence, Row, table=True):
     """What speaks for two leads being one person: a contact of the one came with this identifier of the other.
 
-    As long as either is merged into a third, it speaks for that one. The row goes when the pair is closed.
+    As long as either is merged into a third, it speaks for that one. It stays when the pair is closed, as the acts say.
     """
 
     __tablename__ = "duplicate"

@@ -4,7 +4,8 @@ The history is the outbox: written in the transaction of what it tells, never ch
 task in each process finds out up to which id nothing can come any more, and reads what is new once for all who follow.
 
 An event is the same whenever it is read, for it is made of its line of the history and of what a contact never changes.
-Two things are as they are now: the name of the operator, and whose contact it is if two leads were made one.
+Three things are as they are now: the name of the operator, whose contact it is if two leads were made one (or two
+again), and whether it is then the first of that lead (`new`).
 """
 
 import asyncio

@@ -66,7 +66,7 @@ def test_all_contacts_that_come_in_while_a_lead_is_merged_are_taken_and_are_the_
     assert sql(service.url, "SELECT lead_id, count(*) FROM contact GROUP BY lead_id") == [(2, len(answers) + 2)]
     assert sql(service.url, "SELECT lead_id, count(*) FROM lead_identifier GROUP BY lead_id") == [(2, 4)]
     assert sql(service.url, "SELECT id, merged_into FROM lead ORDER BY id") == [(1, 2), (2, None)]
-    assert sql(service.url, "SELECT id FROM duplicate") == []
+    assert service.call("GET", "/leads/duplicates") == []
     assert service.call("GET", "/stats/")["contacts"] == len(answers) + 2
     check(service.url)
 

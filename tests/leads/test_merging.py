@@ -7,6 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.conftest import Api, address, app_on
+from tests.effort import effort
+from tests.postgres import sql
 from tests.web.test_auth import ADMIN, KeyApi
 
 PHONE, EMAIL = "+79991234567", "ivan@example.com"
@@ -250,6 +252,68 @@ def test_a_name_that_the_other_had_by_itself_is_not_taken_back(api: Api) -> None
     assert unmerge(api, 2)["name"] is None
 
 
+@pytest.mark.parametrize("said_by", ["hand", "contact"])
+def test_the_same_name_that_the_other_said_since_by_itself_is_not_taken_back(api: Api, said_by: str) -> None:
+    people(api, {"lead_name": "Ivan"}, {})
+    merge(api, 1, 2)
+    if said_by == "hand":
+        api.patch("/leads/2", {"name": "Ivan"})
+    else:
+        api.patch("/leads/2", {"name": None})
+        api.contact(1, "tg:2", lead_name="Ivan")
+    unmerge(api, 1)
+    assert known(api, 2)[0] == "Ivan"
+
+
+def test_a_name_that_is_taken_back_gives_way_to_that_of_the_next_that_is_merged(api: Api) -> None:
+    """As if the first had never been; also where the lead went on into another, and comes back."""
+    people(api, {"lead_name": "Ivan"}, {"lead_name": "Vanya"}, {}, {}, {"lead_name": "Pyotr"})
+    for lead_id in (1, 2):
+        merge(api, lead_id, 3)
+    merge(api, 3, 4)
+    merge(api, 5, 4)
+    assert known(api, 4)[0] == "Ivan"
+    unmerge(api, 1)
+    assert known(api, 4)[0] == "Vanya"
+    assert unmerge(api, 3)["name"] == "Vanya"
+    assert known(api, 4)[0] == "Pyotr"
+    unmerge(api, 2)
+    unmerge(api, 5)
+    assert [known(api, lead_id)[0] for lead_id in (1, 2, 3, 4, 5)] == ["Ivan", "Vanya", None, None, "Pyotr"]
+
+
+def test_what_would_leave_the_other_without_an_identifier_is_not_undone(api: Api) -> None:
+    people(api, {"lead_phone": PHONE}, {})
+    merge(api, 1, 2)
+    api.patch("/leads/2", {"external_ids": []})
+    words = "lead 2 would be left without an identifier: nobody could find it again"
+    assert unmerge(api, 1, expect=409)["detail"] == words
+    assert known(api, 2) == (None, [PHONE], [1, 2])
+    api.patch("/leads/2", {"external_ids": ["tg:2"]})
+    unmerge(api, 1)
+    assert known(api, 2) == (None, ["tg:2"], [2])
+
+
+def test_many_identifiers_move_and_go_in_pages(api: Api, database: str) -> None:
+    """As of a bot that sends one external id with many phones; a statement of PostgreSQL takes 65,535 parameters."""
+    many = effort(2_500, 33_000)
+    people(api, {}, {})
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})"
+    values = f"{numbers} SELECT 'phone', '+7999' || (1000000 + i), 1 FROM n"
+    sql(database, f"INSERT INTO lead_identifier (kind, value, lead_id) {values}")
+
+    def counts() -> dict[int, int]:
+        return dict(map(tuple, sql(database, "SELECT lead_id, count(*) FROM lead_identifier GROUP BY lead_id")))
+
+    merge(api, 1, 2)
+    assert counts() == {2: many + 2}
+    unmerge(api, 1)
+    assert counts() == {1: many + 1, 2: 1}
+    api.close(1)
+    api.post("/leads/1/forget", expect=200)
+    assert counts() == {2: 1}
+
+
 def test_what_is_not_merged_or_went_into_a_forgotten_lead_cannot_be_undone(api: Api) -> None:
     people(api, {}, {})
     assert unmerge(api, 1, expect=409)["detail"] == "lead 1 is not merged into another"
@@ -335,6 +399,38 @@ def test_merging_closes_a_pair_for_good_and_what_spoke_for_a_third_speaks_for_wh
     api.contact(1, "tg:1", lead_email=EMAIL)
     api.contact(1, "tg:3", lead_phone=PHONE)
     assert pairs(api) == []
+
+
+def test_a_merge_that_is_undone_brings_back_the_pairs_about_which_nobody_decided(api: Api) -> None:
+    people(api, {}, {}, {"lead_phone": PHONE})
+    for lead in ("tg:1", "tg:2"):
+        api.contact(1, lead, lead_phone=PHONE)
+    api.delete("/leads/1/duplicates/3")
+    merge(api, 1, 2)
+    assert pairs(api) == []
+    api.delete("/leads/2/duplicates/3", expect=404)
+    unmerge(api, 1)
+    assert pairs(api) == [(2, 3, [("phone", PHONE, 5)])]
+
+
+def test_a_merge_that_is_undone_decides_nothing_about_a_third_lead(api: Api) -> None:
+    people(api, {}, {}, {"lead_phone": PHONE, "lead_email": EMAIL})
+    api.contact(1, "tg:2", lead_phone=PHONE)
+    merge(api, 1, 2)
+    unmerge(api, 1)
+    merge(api, 1, 3)
+    api.contact(1, "tg:2", lead_email=EMAIL)
+    assert pairs(api) == [(2, 3, [("email", EMAIL, 5), ("phone", PHONE, 4)])]
+
+
+def test_what_is_said_while_a_lead_is_merged_speaks_for_the_other_after_that(api: Api) -> None:
+    people(api, {}, {}, {"lead_phone": PHONE})
+    api.contact(1, "tg:1", lead_phone=PHONE)
+    merge(api, 1, 2)
+    api.contact(1, "tg:2", lead_phone=PHONE)
+    assert pairs(api) == [(2, 3, [("phone", PHONE, 5), ("phone", PHONE, 4)])]
+    unmerge(api, 1)
+    assert pairs(api) == [(2, 3, [("phone", PHONE, 5)]), (1, 3, [("phone", PHONE, 4)])]
 
 
 # --- who did it ------------------------------------------------------------------------------------------------------
