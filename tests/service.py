@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -23,6 +24,8 @@ from crm.__main__ import main as cli
 from crm.main import create_app
 from crm.settings import Settings
 from tests.forked import ForkedService
+
+ROOT = Path(__file__).parents[1]
 
 
 class Service:
@@ -62,7 +65,8 @@ class Service:
         options = [self.app, "--port", str(port), "--workers", str(self.workers), *self.options]
         if self.log is None:
             options += ["--log-level", "warning", "--no-access-log"]
-        if self.log is None and self.workers == 1 and not self.options:
+        is_plain = self.log is None and self.workers == 1 and not self.options
+        if is_plain and Path.cwd() == ROOT:  # elsewhere there may be other code
             return ForkedService(options, self.environment)
         command = [sys.executable, "-m", "uvicorn", *options]
         return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
