@@ -178,7 +178,8 @@ class PostgreSQL(Database):
 
     @contextmanager
     def _transaction(self, shared: bool, patient: bool = False) -> Iterator[Connection]:
-        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`). patient: for long statements.
+        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`). patient: for long statements,
+        and after those of others.
 
         Raises Unavailable if the commit was not answered. It may have been done, so it must not be repeated here.
         """
@@ -190,7 +191,9 @@ class PostgreSQL(Database):
             with ExitStack() as stack:
                 pipeline = stack.enter_context(driver.pipeline()) if shared else None
                 connection.execution_options(shared=shared, pipeline=pipeline)
-                for statement in ("BEGIN", f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({LOCK})"):
+                # Another copy may be at its start too, or bring the tables up to date.
+                wait = ("SET LOCAL lock_timeout = '60s'",) if patient else ()
+                for statement in ("BEGIN", *wait, f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({LOCK})"):
                     connection.exec_driver_sql(statement, execution_options={"wait": False})
                 yield connection
                 try:

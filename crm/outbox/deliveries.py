@@ -1,5 +1,6 @@
 """What came of a delivery: when the next try is, what is passed over, who is switched off, and the log of it all."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Iterator
 from datetime import timedelta
@@ -18,6 +19,7 @@ from crm.outbox.webhooks import Failed
 
 RETRIES = (5, 300, 1800, *(hours * 3600 for hours in (2, 5, 10, 14, 20, 24)))  # seconds from one try to the next
 FINAL_TRIES = 3  # of what would fail again, until it is passed over
+GIVE_WAY = 4  # times as long as a turn of the event loop
 LONGEST_WAIT = 24 * 3600  # seconds, whatever the receiver asks for
 SUCCESS = {"attempts": 0, "next_attempt_at": None, "blocked_by": None}
 
@@ -43,6 +45,14 @@ async def timed(sending: Awaitable[int | None]) -> dict[str, Any]:
     begin = time.perf_counter()
     status = await sending
     return {"outcome": "delivered", "status": status, "seconds": round(time.perf_counter() - begin, 3)}
+
+
+async def give_way() -> None:
+    """Waits, the longer the more there is to do besides: who registers contacts must not feel that others are told."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await asyncio.sleep(0)
+    await asyncio.sleep(GIVE_WAY * (loop.time() - begin))
 
 
 def described(failed: Failed) -> dict[str, Any]:

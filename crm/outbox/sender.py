@@ -28,6 +28,7 @@ from crm.outbox.deliveries import (
     after_failed_sending,
     after_failure,
     described,
+    give_way,
     is_ripe,
     secrets_of,
     stands,
@@ -43,6 +44,7 @@ from crm.outbox.webhooks import Failed, Message, Webhooks, message_of_test
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0  # seconds: for what was changed in other processes, and for what is due
+TOGETHER = 0.2  # seconds: what comes meanwhile is told together
 WRITE_EVERY = 0.2  # seconds, while one event after another is delivered
 PAGE, AT_ONCE, AT_ONCE_AGAIN = 100, 100, 20  # events; subscriptions; those of which the last try failed
 WRITES = 2  # at once: PostgreSQL begins one while it does the other, SQLite commits them together
@@ -138,6 +140,7 @@ class Sender:
         async def follow() -> None:
             async for _ in self._feed.follow(await self._feed.head(), idle=3600):
                 self._wake.set()
+                await asyncio.sleep(TOGETHER)
 
         if self._follower is not None and (not is_wanted or self._follower.done()):
             self._follower.cancel()
@@ -251,6 +254,7 @@ class Sender:
                 changes, outcome = after_failure(row, event.id, failed)
                 return await self._record(row, changes, [{**delivery, **described(failed), "outcome": outcome}])
             cursor = event.id
+            await give_way()
         return row if after == row.cursor else await self._record(row, {**SUCCESS, "cursor": after}, done)
 
     async def _send_message(self, row: Any, events: list[ContactEvent], after: int) -> Any:
