@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 import crm
 from crm.api import (
+    candidates,
     contacts,
     events,
     exports,
@@ -59,7 +60,7 @@ PAGE = Path(__file__).parent / "page"
 
 # exports and merging come first: else their paths would be taken for ids of a contact and a lead.
 OTHERS = (
-    *(exports, merging, contacts, operators, shifts, sources, simulation, leads, personal_data),
+    *(exports, merging, contacts, operators, shifts, sources, candidates, simulation, leads, personal_data),
     *(events, stats, series, subscriptions, keys, metrics, sessions),
 )
 

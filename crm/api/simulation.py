@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from crm.api.sources import CandidatePublic, SourceOperatorCreate, check_entries
+from crm.api.candidates import CandidatePublic, candidates_of
+from crm.api.sources import SourceOperatorCreate, check_entries
 from crm.db.base import get_row
-from crm.distribution import ENTRIES, LOAD, Entry, entries_for, obstacle, ratio
+from crm.distribution import ENTRIES, LOAD, Entry, entries_for, obstacle
 from crm.fields import MaxLoad, PlainOrTopic, whole
 from crm.models import Input, Operator, Source
 from crm.web.answers import responses
@@ -70,7 +71,12 @@ def simulate_source(source_id: PathId, body: Simulation, session: SessionDep) ->
     ids = [entry.operator_id for entry in entries]
     loads = dict(session.exec(select(Operator.id, LOAD).where(col(Operator.id).in_(ids))).all())
     drawn, pending = simulate(entries, loads, body.contacts, random.Random(seed))
-    operators = _answer(entries, loads, drawn, body.contacts)
+    operators = [
+        SimulatedOperator(
+            **dict(candidate), expected=candidate.probability * body.contacts, drawn=drawn[candidate.operator_id]
+        )
+        for candidate in candidates_of(entries, loads)
+    ]
     return SimulationResult(contacts=body.contacts, topic=body.topic, seed=seed, pending=pending, operators=operators)
 
 
@@ -115,22 +121,3 @@ def simulate(
 
 def _totals(entries: Sequence[Entry]) -> list[float]:
     return list(accumulate(entry.weight for entry in entries))
-
-
-def _answer(
-    entries: Sequence[Entry], loads: dict[int, int], drawn: Counter[int], contacts: int
-) -> list[SimulatedOperator]:
-    reasons = {
-        entry.operator_id: obstacle(entry) or ("full" if loads[entry.operator_id] >= entry.max_load else None)
-        for entry in entries
-    }
-    total = sum(entry.weight for entry in entries if reasons[entry.operator_id] is None)
-    answer = []
-    for entry in entries:
-        reason = reasons[entry.operator_id]
-        probability = 0 if reason else ratio(entry.weight, total)
-        fields: dict[str, Any] = {name: getattr(entry, name) for name in ("operator_id", "operator_name", "weight")}
-        fields |= {"load": loads[entry.operator_id], "max_load": entry.max_load, "reason": reason}
-        fields |= {"eligible": reason is None, "probability": probability, "expected": probability * contacts}
-        answer.append(SimulatedOperator(**fields, drawn=drawn[entry.operator_id]))
-    return answer

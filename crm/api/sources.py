@@ -2,20 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 from sqlalchemy import delete
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crm.api.keys import note_revoked
-from crm.day.shifts import by_shifts_at
 from crm.db.base import get_row
-from crm.distribution import ENTRIES, count_load, entries_for, obstacle, ratio
+from crm.distribution import ratio
 from crm.errors import Conflict, NotFound, Unprocessable
-from crm.fields import AcceptWithin, BotId, Description, Id, Moment, Name, Obstacle, PlainOrTopic, Sticky, Weight
-from crm.models import Contact, Input, Lead, Operator, Record, Source, SourceBase, SourceOperator
-from crm.queue import read_last_operator
+from crm.fields import AcceptWithin, BotId, Description, Id, Name, PlainOrTopic, Sticky, Weight
+from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
 from crm.web.answers import responses
 from crm.web.deps import Page, PathId, SessionDep, Write, writes
 from crm.web.shared import Shared
@@ -68,24 +66,6 @@ class SourcePublic(SourceBase, Record):
 
 class SourceQuery(Page):
     bot_id: str | None = Field(default=None, description="Only the source of this bot.")
-
-
-class CandidatePublic(SQLModel):
-    operator_id: int
-    operator_name: str
-    weight: float
-    load: int
-    max_load: int
-    eligible: bool
-    reason: Obstacle | None = Field(description="Why it is not eligible.")
-    probability: float = Field(description="weight / sum of the weights of the eligible; 1: it is asked first.")
-
-
-class CandidatesQuery(SQLModel):
-    model_config = {"extra": "forbid"}
-    topic: PlainOrTopic = Field(default="", description="Of a contact of this topic.")
-    lead_id: Id | None = Field(default=None, description="Of a contact of this lead, which may have an operator here.")
-    at: Moment | None = Field(default=None, description="By the shifts of then, with offset; loads are as of now.")
 
 
 def _public(session: Session, sources: Sequence[Source]) -> list[SourcePublic]:
@@ -174,34 +154,6 @@ def list_sources(query: Annotated[SourceQuery, Query()], session: SessionDep) ->
 def get_source_detail(source_id: PathId, session: SessionDep) -> SourcePublic:
     """With its operators, their weights and shares."""
     return _public(session, [get_row(session, Source, source_id)])[0]
-
-
-@router.get("/{source_id}/candidates", summary="Who could get the next contact?", responses=responses(404))
-def list_candidates(
-    source_id: PathId, query: Annotated[CandidatesQuery, Query()], session: SessionDep
-) -> list[CandidatePublic]:
-    """Each operator of the source, and why not if not. An empty list: the source has no operators.
-
-    Who would get it on Saturday at nine? `at=2026-11-28T08:00:00Z`.
-    """
-    source = get_row(session, Source, source_id)
-    lead = get_row(session, Lead, query.lead_id) if query.lead_id is not None else None
-    answer = []
-    rows: Sequence[Any] = session.connection().execute(ENTRIES, {"source_id": source_id}).all()
-    rows = by_shifts_at(session.connection(), rows, query.at)
-    for entry in entries_for(query.topic, rows):
-        load = count_load(session.connection(), entry.operator_id)
-        reason = obstacle(entry) or ("full" if load >= entry.max_load else None)
-        fields = {**vars(entry), "load": load, "reason": reason, "eligible": reason is None, "probability": 0}
-        answer.append(CandidatePublic.model_validate(fields))
-    eligible = [candidate for candidate in answer if candidate.eligible]
-    if lead is not None and source.sticky == "prefer":
-        preferred = read_last_operator(session.connection(), lead.merged_into or lead.id)
-        eligible = [candidate for candidate in eligible if candidate.operator_id == preferred] or eligible
-    total = sum(candidate.weight for candidate in eligible)
-    for candidate in eligible:
-        candidate.probability = ratio(candidate.weight, total)
-    return answer
 
 
 @router.patch("/{source_id}", summary="Change a source", responses=responses(404, 409))
