@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from sqlmodel import Field, SQLModel, col, select
 
 from crm.api.leads import MERGED, LeadActPublic, LeadDetail, check_shown, read_detail
@@ -13,12 +13,16 @@ from crm.identity import read_leads
 from crm.leads.forgetting import forget
 from crm.leads.merging import get_living
 from crm.leads.tables import Duplicate, Evidence, LeadAct, about
-from crm.models import Assignment, AssignmentPublic, Contact, ContactRecord, Lead, LeadPublic, Record
+from crm.models import Assignment, AssignmentPublic, Contact, ContactRecord, Input, Lead, LeadPublic, Record
 from crm.web.answers import responses
 from crm.web.auth import CallerDep
 from crm.web.deps import PathId, SessionDep, Write, writes
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
+
+
+class NoParameters(Input):
+    """Of a call that can't be undone: a `dry_run`, say, is refused, not ignored."""
 
 
 class LeadMerged(Record):
@@ -77,7 +81,12 @@ def export_lead(lead_id: PathId, session: SessionDep, caller: CallerDep, request
 
 @router.post("/{lead_id}/forget", summary="Forget a lead", responses=responses(404, 409))
 @writes
-def forget_lead(write: Write, lead_id: PathId, caller: CallerDep) -> LeadDetail:
+def forget_lead(
+    write: Write,
+    lead_id: PathId,
+    caller: CallerDep,
+    query: Annotated[NoParameters, Query()],  # noqa: ARG001
+) -> LeadDetail:
     """Its name, identifiers, messages and notes are gone for good; its contacts stay, all of which must be closed.
 
     So is what was merged into it, and what notes of other contacts quote of it. Who did it is kept.

@@ -90,10 +90,12 @@ class Demo:
         if not add and (sources or self.call("GET", "/operators/?limit=1") or self.call("GET", "/leads/?limit=1")):
             raise StartupError("this service has data already: start it on an empty database, or say --add")
         ours = [source for source in sources if source["bot_id"] in SOURCES]
+        names = {source["name"] for source in sources}
         if not ours:
             fields = [{"name": name, "max_load": max_load} for name, max_load in LIMITS.items()]
             operators = {body["name"]: self.call("POST", "/operators/", body)["id"] for body in fields}
             for bot_id, (name, weights) in SOURCES.items():
+                name = f"{name} (demo)" if name in names else name
                 source = self.call("POST", "/sources/", {"name": name, "bot_id": bot_id})
                 entries = [{"operator_id": operators[who], "weight": weight} for who, weight in weights.items()]
                 ours.append(self.call("PUT", f"/sources/{source['id']}/operators", entries))

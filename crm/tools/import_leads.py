@@ -245,7 +245,7 @@ def leads(file: Path, dry_run: bool, mapping: Sequence[str]) -> None:
     """Add the leads of a CSV file to the database of DATABASE_URL, beside a running service or without one.
 
     Columns are known by usual names in English and Russian; FIELD is name, phone, email, external_id or ignore. What
-    can't be used goes to FILE.rejected.csv, which is written anew. To run it again adds nothing twice.
+    can't be used goes to a file beside it that ends in .rejected.csv, written anew. To run it again adds nothing twice.
     """
     for each in mapping:
         if "=" not in each:

@@ -47,6 +47,13 @@ def everything(database: str) -> str:
                           ensure_ascii=False)  # fmt: skip
 
 
+def test_a_parameter_that_forgetting_does_not_know_is_refused(api: Api) -> None:
+    api.close(api.contact(api.source(weights={api.operator(): 1}), lead_name="Anna")["id"])
+    assert api.post("/leads/1/forget?dry_run=true", expect=422)["detail"][0]["loc"] == ["query", "dry_run"]
+    assert api.get("/leads/1")["name"] == "Anna"
+    api.post("/leads/1/forget", expect=200)
+
+
 def test_nothing_of_what_the_lead_said_is_left_and_what_was_done_stays(api: Api, database: str) -> None:
     contacts = fill(api)
     stored = everything(database)

@@ -54,7 +54,7 @@ def test_it_fills_an_empty_service_and_shows_life(service: Service) -> None:
 
 def test_it_refuses_a_service_that_has_data_unless_told_to_and_leaves_that_alone(service: Service) -> None:
     service.call("POST", "/operators/", {"name": "Anna", "max_load": 100})
-    service.call("POST", "/sources/", {"name": "Real"})
+    service.call("POST", "/sources/", {"name": "WhatsApp"})  # as one of its own is called
     service.call("POST", "/sources/1/operators", {"operator_id": 1})
     for number in range(30):
         service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": f"tg:{number}"})
