@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from crm.api import events as api_events
 from tests.api.test_exports import add_contacts
 from tests.conftest import Api
+from tests.effort import effort
 from tests.outbox.reading import Stream
 from tests.postgres import sql
 from tests.service import Service, serving, threaded
@@ -222,7 +223,7 @@ def test_a_ping_moves_the_cursor_of_a_stream_on_over_what_it_leaves_out(service:
 def test_a_stop_ends_all_who_follow_at_once_even_who_takes_nothing(database: str) -> None:
     fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) INSERT INTO assignment"
     columns = "contact_id, reason, candidates, created_at"
-    with serving(database) as service:
+    with serving(database, workers=effort(1, 2)) as service:
         set_up(service)
         register(service)
         sql(service.url, f"{fill} ({columns}) SELECT {columns} FROM assignment, n")
