@@ -21,9 +21,11 @@ from sqlmodel import Field, Session, col, select
 
 from crm.api.contacts import CONTACTS, ContactFilter
 from crm.db.base import in_thread
+from crm.events import tell
 from crm.fields import utcnow
 from crm.identity import KINDS
 from crm.models import Contact, ContactRecord, Lead, LeadIdentifier
+from crm.web.auth import CallerDep
 from crm.web.cells import BOM, csv_text
 from crm.web.deps import Period, Service, ServiceDep
 from crm.web.stopping import BrokenOff, Stream
@@ -118,7 +120,7 @@ FILE = {
 
 
 @router.get("/export", summary="Export contacts", response_class=Response, responses={200: FILE})
-async def export_contacts(query: Annotated[ExportQuery, Query()], service: ServiceDep) -> Response:
+async def export_contacts(query: Annotated[ExportQuery, Query()], service: ServiceDep, caller: CallerDep) -> Response:
     """As a file for spreadsheets (CSV) or programs (JSON lines, as in the list), oldest first; filters are combined.
 
     The columns of the CSV: id, created_at, source_id, source_name, lead_id, lead_name, lead_external_ids, lead_phones,
@@ -127,6 +129,7 @@ async def export_contacts(query: Annotated[ExportQuery, Query()], service: Servi
     with an apostrophe. It leaves room for all other calls, and takes some minutes for 1,000,000 contacts.
     """
     last = await service.database.look(lambda connection: int(connection.execute(HIGHEST).scalar_one()))
+    tell([("contacts exported", {"format": query.format, "key_id": caller.key_id})])
     name = f"contacts-{utcnow():%Y-%m-%d}.{query.format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
     if query.format == "csv":

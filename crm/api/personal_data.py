@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlmodel import Field, SQLModel, col, select
 
 from crm.api.leads import MERGED, LeadActPublic, LeadDetail, check_shown, read_detail
-from crm.events import note
+from crm.events import note, tell
 from crm.identity import read_leads
 from crm.leads.forgetting import forget
 from crm.leads.merging import get_living
@@ -75,6 +75,7 @@ def export_lead(lead_id: PathId, session: SessionDep, caller: CallerDep, request
         duplicates=[DuplicateStored.model_validate(each) for each in session.exec(duplicates)],
         acts=[LeadActStored.model_validate(each) for each in session.exec(acts)],
     )
+    tell([("lead exported", {"lead_id": lead_id, "key_id": caller.key_id})])
     # In this thread: the event loop, on which others wait, would make the text of it else.
     return Response(document.model_dump_json(), media_type="application/json")
 

@@ -370,9 +370,10 @@ def test_the_events_are_those_that_are_noted() -> None:
     noted = {"request"}
     for module in (ROOT / "crm").rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "note":
-                assert isinstance(node.args[1], ast.Constant)
-                noted.add(node.args[1].value)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("note", "tell"):
+                name: Any = node.args[1] if node.func.id == "note" else node.args[0].elts[0].elts[0]  # type: ignore[attr-defined]
+                assert isinstance(name, ast.Constant)
+                noted.add(name.value)
     shown = {line for block in reading.blocks(RUNNING) for line in re.findall(r" INFO (.+?) logger=", block.text)}
     others = re.search(r"The other events are ([^.]+)\.", reading.section(RUNNING, "Logs"))
     assert others is not None

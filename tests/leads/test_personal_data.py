@@ -194,3 +194,23 @@ def test_the_export_has_all_that_is_stored_of_one_lead(api: Api, database: str) 
 def test_an_export_has_nothing_of_others(api: Api) -> None:
     people(api, {"lead_name": "Ivan"}, {"lead_name": "Anna", "message": "hers"})
     assert [text for text in ("Anna", "hers", "tg:2") if text in json.dumps(api.get("/leads/1/export"))] == []
+
+
+def test_each_act_is_logged_with_what_it_was_about(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    for lead in ("tg:1", "tg:2"):
+        api.contact(api.source(lead), lead)
+    caplog.clear()
+    merge(api, 2, 1)
+    unmerge(api, 2)
+    api.get("/leads/1/export")
+    assert api.client.get("/contacts/export").status_code == 200
+    said = [
+        (record.getMessage(), record.__dict__["fields"]) for record in caplog.records if record.name == "crm.events"
+    ]
+    nobody = {"key_id": None}  # the service asks for none
+    assert said == [
+        ("leads merged", {"lead_id": 2, "other_id": 1, "contacts": 1, **nobody}),
+        ("leads unmerged", {"lead_id": 2, "other_id": 1, "contacts": 1, **nobody}),
+        ("lead exported", {"lead_id": 1, **nobody}),
+        ("contacts exported", {"format": "csv", **nobody}),
+    ]
