@@ -94,12 +94,13 @@ class Claim:
         connection: Connection,
         owners: Mapping[IdentifierKind, int],
         lead_id: int,
+        is_new: bool,
         name: str | None,
         now: datetime,
     ) -> tuple[LeadPublic, list[tuple[type[SQLModel], dict[str, Any]]], str | None]:
         """The lead as it is from now on, the rows that are to be added for it, and the identity note.
 
-        owners: the lead of each identifier that is known; lead_id: the first of them, else that of a new lead.
+        owners: the lead of each identifier that is known. lead_id: the lead's; is_new: it is to be made.
         Identifiers that nobody has and a missing name are added to the lead. Call it under the write lock. Raises
         Unprocessable when nothing is usable.
         """
@@ -107,14 +108,14 @@ class Claim:
             missing = {kind: self.problems.get(kind, "is missing") for kind in KINDS}
             raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
         rows: list[tuple[type[SQLModel], dict[str, Any]]] = []
-        if owners:
+        if is_new:
+            lead = lead_public(lead_id, now, name, [])
+            rows.append((Lead, {"id": lead_id, "created_at": now, "name": name}))
+        else:
             lead = read_leads(connection, [lead_id])[lead_id]
             if lead.name is None and name is not None:
                 connection.execute(NAME_LEAD, {"lead_id": lead_id, "new_name": name})
                 lead = read_leads(connection, [lead_id])[lead_id]
-        else:
-            lead = lead_public(lead_id, now, name, [])
-            rows.append((Lead, {"id": lead_id, "created_at": now, "name": name}))
         for kind, value in sorted(self.values.items()):
             if kind not in owners:
                 rows.append((LeadIdentifier, {"kind": kind, "value": value, "lead_id": lead_id}))

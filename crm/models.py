@@ -1,15 +1,12 @@
-"""The data: tables and, derived from the same classes, the bodies and answers of the API (design.md, "Data").
+"""The data: tables and, derived from the same classes, the answers of the API (design.md, "Data").
 
-Suffixes: `Base` and `Record` hold the fields that table and API share, `Create` and `Update` are bodies, `Public` is an
-answer, and `Receipt` what of it a bot may know.
-Bodies are strict: an unknown field, a number in quotes, NaN, a NUL or a lone surrogate is refused.
+Suffixes: `Base` and `Record` hold the fields that table and API share, `Public` is an answer, and `Receipt` what of it
+a bot may know. Bodies (`Create`, `Update`) lie with their routes. They are strict: an unknown field, a number in
+quotes, NaN, a NUL or a lone surrogate is refused.
 """
 
 from datetime import datetime
-from typing import Self
 
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 from sqlalchemy import JSON, CheckConstraint, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
@@ -213,38 +210,6 @@ class Contact(ContactRecord, Row, table=True):
     )
     waits_since: datetime | None = None  # of a pending one, until it is said that it is overdue
     is_sticky: bool = Field(default=False, sa_column_kwargs=fields.NO)  # its operator has it for the lead's sake
-
-
-class ContactCreate(ContactBase, Input):
-    """Exactly one of source_id and source_bot_id (with a source's key not needed), and at least one identifier."""
-
-    model_config = {
-        "json_schema_extra": {
-            "example": {
-                "source_bot_id": "shop_bot",
-                "lead_external_id": "tg:1001",
-                "lead_phone": "8 (999) 123-45-67",
-                "lead_name": "Ivan",
-                "message": "Where is my order?",
-                "event_id": "update-1",
-            }
-        }
-    }
-    source_id: fields.Id | None = None
-    source_bot_id: fields.BotId | None = None
-    lead_external_id: fields.ExternalId | None = Field(
-        default=None, description="The lead's id in its messenger. Shared by all sources: prefix private ids (tg:1001)."
-    )
-    lead_phone: fields.ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
-    lead_email: fields.ShortText | None = Field(default=None, description="Compared without regard to case.")
-    lead_name: fields.ShortText | None = None
-    topic: fields.Topic | None = Field(default=None, description="What it is about: a source may have weights for it.")
-
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> Self:
-        if self.source_id is not None and self.source_bot_id is not None:
-            raise PydanticCustomError("source", "give exactly one of source_id and source_bot_id")
-        return self
 
 
 class SourceRef(SQLModel):

@@ -8,13 +8,9 @@ full hours, so that the seconds that a step takes change nothing.
 """
 
 import itertools
-import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,10 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy import create_engine
 
 import crm.day.clock
-from tests.conftest import Api, app_on, empty_file, local
+from tests.conftest import Api, app_on, local
 from tests.day.shifts import EIGHT, HOUR, only, set_clock
 from tests.effort import effort
-from tests.postgres import empty_database
+from tests.stateful import OnPostgreSQL, OnSQLite
 
 OPEN = ("new", "in_progress")
 index = st.integers(0, 30)  # picks one of what there is
@@ -465,20 +461,12 @@ class Queue(RuleBasedStateMachine):
             assert all(count == (of_topics[topic], waiting[topic]) for topic, count in counts.items())
 
 
-class QueueOnSQLite(Queue):
-    def open(self) -> str:
-        self.folder = Path(tempfile.mkdtemp(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))  # where all tests have theirs
-        return empty_file(self.folder / "crm.db")
-
-    def teardown(self) -> None:
-        super().teardown()
-        if hasattr(self, "folder"):
-            shutil.rmtree(self.folder)
+class QueueOnSQLite(OnSQLite, Queue):
+    pass
 
 
-class QueueOnPostgreSQL(Queue):
-    def open(self) -> str:
-        return empty_database()
+class QueueOnPostgreSQL(OnPostgreSQL, Queue):
+    pass
 
 
 @pytest.mark.seconds(30)

@@ -4,12 +4,14 @@ import random
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy
 from fastapi import APIRouter, Response
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, bindparam, exists, func, literal_column
-from sqlmodel import SQLModel, col, select
+from sqlmodel import Field, SQLModel, col, select
 
 from crm.api.contacts import read_contact
 from crm.day.due import IS_DUE, IsDue, in_time
@@ -18,15 +20,16 @@ from crm.db.sql import add_rows, next_id
 from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw, entries_for
 from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
 from crm.events import note, note_assigned
-from crm.fields import BIG, HAS_EVENT, Moved, utcnow
+from crm.fields import BIG, HAS_EVENT, BotId, ExternalId, Id, Moved, ShortText, Topic, utcnow
 from crm.identity import KINDS, OWNERS, Claim
 from crm.leads.duplicates import note_duplicates
 from crm.models import (
     Assignment,
     Contact,
-    ContactCreate,
+    ContactBase,
     ContactPublic,
     ContactReceipt,
+    Input,
     Lead,
     LeadReceipt,
     Operator,
@@ -78,6 +81,38 @@ ROOM: Any = (
 )
 
 
+class ContactCreate(ContactBase, Input):
+    """Exactly one of source_id and source_bot_id (with a source's key not needed), and at least one identifier."""
+
+    model_config = {
+        "json_schema_extra": {
+            "example": {
+                "source_bot_id": "shop_bot",
+                "lead_external_id": "tg:1001",
+                "lead_phone": "8 (999) 123-45-67",
+                "lead_name": "Ivan",
+                "message": "Where is my order?",
+                "event_id": "update-1",
+            }
+        }
+    }
+    source_id: Id | None = None
+    source_bot_id: BotId | None = None
+    lead_external_id: ExternalId | None = Field(
+        default=None, description="The lead's id in its messenger. Shared by all sources: prefix private ids (tg:1001)."
+    )
+    lead_phone: ShortText | None = Field(default=None, description="Any usual spelling; compared in E.164.")
+    lead_email: ShortText | None = Field(default=None, description="Compared without regard to case.")
+    lead_name: ShortText | None = None
+    topic: Topic | None = Field(default=None, description="What it is about: a source may have weights for it.")
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        if self.source_id is not None and self.source_bot_id is not None:
+            raise PydanticCustomError("source", "give exactly one of source_id and source_bot_id")
+        return self
+
+
 def register(
     connection: Connection, body: ContactCreate, claim: Claim, rng: random.Random, caller: Caller, is_caught_up: bool
 ) -> tuple[ContactPublic, bool]:
@@ -99,7 +134,7 @@ def register(
     preferred = read_last_operator(connection, lead_id) if lead_id and arrival.sticky == "prefer" else None
     entries = entries_for(body.topic or "", entries)
     operator, candidates, ids = choose_operator(connection, entries, rng, lead_id, preferred)
-    lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, name, now)
+    lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, lead_id is None, name, now)
     contact: dict[str, Any] = {
         "id": ids.contact_id,
         "message": body.message,

@@ -7,8 +7,6 @@ frozen, and followed by another, can't write any more. What was sent and not wri
 
 import asyncio
 import logging
-import os
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +19,7 @@ from sqlmodel import col
 from crm.db.base import Database
 from crm.events import note
 from crm.fields import utcnow
-from crm.outbox import lease, people
+from crm.outbox import people
 from crm.outbox.deliveries import (
     SUCCESS,
     add_deliveries,
@@ -37,8 +35,8 @@ from crm.outbox.deliveries import (
     wanted_by,
 )
 from crm.outbox.feed import ContactEvent, Feed, Wanted
-from crm.outbox.lease import SUBSCRIPTION, LeaseLost, State, take_lease
-from crm.outbox.tables import IS_WAITING, Delivery, Lease, Subscription
+from crm.outbox.lease import SUBSCRIPTION, Holder, LeaseLost, State
+from crm.outbox.tables import IS_WAITING, Delivery, Subscription
 from crm.outbox.webhooks import Failed, Message, Webhooks, message_of_test
 
 log = logging.getLogger(__name__)
@@ -47,7 +45,6 @@ LOOK_EVERY = 1.0  # seconds: for what was changed in other processes, and for wh
 TOGETHER = 0.2  # seconds: what comes meanwhile is told together
 WRITE_EVERY = 0.2  # seconds, while one event after another is delivered
 PAGE, AT_ONCE, AT_ONCE_AGAIN = 100, 100, 20  # events; subscriptions; those of which the last try failed
-WRITES = 2  # at once: PostgreSQL begins one while it does the other, SQLite commits them together
 MOVE_AFTER = 1000  # ids without anything for a subscription, until its cursor is written all the same
 TO_STOP = 3.0  # seconds for what is under way
 KEPT = timedelta(days=30)  # the log of deliveries
@@ -60,8 +57,6 @@ class Sender:
     def __init__(self, database: Database, feed: Feed, webhook_allow: str | None, public_url: str | None) -> None:
         self._database, self._feed, self._public_url = database, feed, public_url
         self._webhooks, self._people = Webhooks(webhook_allow), people.People()
-        self._me = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._held_until = self._let_go_at = 0.0  # the lease; of the monotonic clock
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # what is under way, by kind and id
         self._positions: dict[int, tuple[int, Wanted, int]] = {}  # of a cursor: up to where nothing is wanted
         self._follower: asyncio.Task[None] | None = None
@@ -70,7 +65,7 @@ class Sender:
     def start(self) -> None:
         self._wake, self._is_stopping = asyncio.Event(), False
         self._free, self._free_again = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE_AGAIN)
-        self._writing = asyncio.Semaphore(WRITES)
+        self._lease = Holder(self._database)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -85,10 +80,7 @@ class Sender:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), self._follower or asyncio.sleep(0), return_exceptions=True)
-        if self._is_held():
-            with suppress(Exception):  # else it ends by itself
-                end = update(Lease).where(col(Lease.holder) == self._me).values(until=0)
-                await self._database.execute(lambda connection: connection.execute(end))
+        await self._lease.give_back()
         await self._webhooks.close()
         self._people.close()
 
@@ -115,14 +107,14 @@ class Sender:
 
     async def _look(self) -> None:
         busy = {*self._tasks}  # what ends meanwhile is here as it was before
-        state = await self._database.look(lambda connection: State(connection, self._me))
+        state = await self._database.look(lambda connection: State(connection, self._lease.name))
         await self._follow(bool(state.active))
         if not state.is_free:
             return
         due = [row for row in state.active if ("tell", row.id) not in busy and await self._is_due(row)]
         waiting = [each for each in state.waiting if ("send", each[0].id) not in busy and is_ripe(each[0])]
-        if (due or waiting or self._tasks) and time.monotonic() > self._held_until - lease.SECONDS * 2 / 3:
-            await self._write(lambda _: None, is_held=bool(self._tasks))
+        if (due or waiting or self._tasks) and self._lease.is_to_be_renewed():
+            await self._lease.write(lambda _: None, is_held=bool(self._tasks))
         for row in due:
             self._begin("tell", row.id, self._tell, row)
         for row, subscription in waiting:
@@ -131,7 +123,7 @@ class Sender:
             old = select(col(Delivery.id)).where(col(Delivery.created_at) < utcnow() - KEPT)
             oldest = old.order_by(col(Delivery.created_at)).limit(PRUNED_AT_ONCE)
             prune = delete(Delivery).where(col(Delivery.id).in_(oldest))
-            if await self._write(lambda connection: connection.execute(prune).rowcount) < PRUNED_AT_ONCE:
+            if await self._lease.write(lambda connection: connection.execute(prune).rowcount) < PRUNED_AT_ONCE:
                 self._pruned_at = time.monotonic()
 
     async def _follow(self, is_wanted: bool) -> None:
@@ -166,9 +158,6 @@ class Sender:
                 return False
             position = after
 
-    def _is_held(self) -> bool:
-        return time.monotonic() < self._held_until
-
     def _begin(self, kind: str, id_: int, work: Callable[..., Any], *arguments: Any) -> None:
         async def run() -> None:
             try:
@@ -177,7 +166,7 @@ class Sender:
                 self._drop()
             except Exception as error:
                 log.warning("what was sent was not written: %s", type(error).__name__, extra={"fields": {kind: id_}})
-                self._let_go()  # nothing is sent again before the lease could be written
+                self._lease.let_go()
                 await asyncio.sleep(LOOK_EVERY)
 
         def end(_: asyncio.Task[None]) -> None:
@@ -187,30 +176,12 @@ class Sender:
         self._tasks[kind, id_] = asyncio.create_task(run())
         self._tasks[kind, id_].add_done_callback(end)
 
-    def _let_go(self) -> None:
-        self._held_until, self._let_go_at = 0, time.monotonic()
-
     def _drop(self) -> None:
         """Another process sends by now: whatever is still under way here is its to do."""
-        self._let_go()
+        self._lease.let_go()
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel()
-
-    async def _write(self, work: Callable[[Connection], Any], is_held: bool = True) -> Any:
-        """In one transaction with the lease. Raises LeaseLost."""
-
-        def write(connection: Connection) -> Any:
-            if not take_lease(connection, self._me, is_held):
-                raise LeaseLost
-            return work(connection)
-
-        async with self._writing:  # the others would wait for the lease's row, each on a connection of the few
-            begin = time.monotonic()
-            result = await self._database.execute(write)
-            if begin > self._let_go_at:  # else what was found out meanwhile is newer
-                self._held_until = begin + lease.SECONDS
-            return result
 
     @asynccontextmanager
     async def _place(self, free: asyncio.Semaphore, row: Any) -> AsyncGenerator[Any]:
@@ -226,7 +197,7 @@ class Sender:
         """Sends to one subscription until there is nothing more for it, or it has to wait."""
         send = self._send_message if row.secret is None else self._send_webhooks
         async with self._place(self._free_again if row.attempts else self._free, row) as row:
-            while row is not None and row.is_active and self._is_held() and not self._is_stopping:
+            while row is not None and row.is_active and self._lease.is_held() and not self._is_stopping:
                 if row.next_attempt_at is not None and row.next_attempt_at > utcnow():
                     return
                 events, after = await self._feed.read(row.cursor, wanted_by(row), PAGE)
@@ -239,7 +210,7 @@ class Sender:
         done: list[dict[str, Any]] = []
         cursor, written_at = row.cursor, time.monotonic()
         for event in events:
-            if time.monotonic() - written_at > WRITE_EVERY or not self._is_held() or self._is_stopping:
+            if time.monotonic() - written_at > WRITE_EVERY or not self._lease.is_held() or self._is_stopping:
                 after = cursor  # the rest is read again
                 break
             delivery = {"event_id": event.id, "events": 1, "attempt": row.attempts + 1 if not done else 1}
@@ -287,7 +258,7 @@ class Sender:
                 switch_off(connection, now)
             return now
 
-        return await self._write(work)
+        return await self._lease.write(work)
 
     async def _send_waiting(self, row: Any, subscription: Any) -> None:
         """A test, or a notice."""
@@ -311,4 +282,4 @@ class Sender:
             told = {"subscription_id": row.subscription_id, "kind": row.kind, "event_id": None}
             note(connection, "delivery", **told, outcome=result.get("outcome", "failed"), status=result.get("status"))
 
-        await self._write(work)
+        await self._lease.write(work)

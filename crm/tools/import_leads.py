@@ -97,16 +97,14 @@ class NewLead:
         known = next((its[kind] for kind in KINDS for its in owners if kind in its), None)
         lead_id: int = connection.execute(NEW_ID).scalar_one() if known is None else known
         is_changed = self.name is not None and known is not None and _is_nameless(connection, known)
-        is_there = known is not None
+        is_new = known is None
         for (claim, said), its in zip(self.claims, owners, strict=True):
             for kind, owner in its.items():
                 if owner != lead_id:
                     why = f"belongs to lead {owner}, and this line is of lead {lead_id}"
                     others.append(Rejected(self._number, *said[kind], why))
-            if not its and is_there:  # known by another claim; without any owner it would be taken for a new lead
-                its = {next(kind for kind in KINDS if kind not in claim.values): lead_id}
-            _, rows, _ = claim.find_lead(connection, its, lead_id, self.name, now)
-            is_changed, is_there = is_changed or bool(rows), True
+            _, rows, _ = claim.find_lead(connection, its, lead_id, is_new, self.name, now)
+            is_changed, is_new = is_changed or bool(rows), False
             if rows:
                 add_rows(connection, *rows)
         return "added" if known is None else "completed" if is_changed else "unchanged", others

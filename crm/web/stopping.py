@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-STREAMS = ("/events/stream", "/contacts/export")  # how their paths end
+IS_STREAM = "crm.is_stream"  # in the scope of a request
 LAST_PIECE = 1.0  # seconds to take it when the service stops
 GRACE = 2.0  # seconds until a connection is cut
 
@@ -42,7 +42,7 @@ def _drop_streams(server: Any) -> None:
     """Whoever does not take the end of its stream: uvicorn would wait for it for ever."""
     state = getattr(server, "server_state", None)
     for connection in [*state.connections] if state else []:
-        if (getattr(connection, "scope", None) or {}).get("path", "").endswith(STREAMS):
+        if IS_STREAM in (getattr(connection, "scope", None) or {}):
             connection.transport.abort()
 
 
@@ -51,7 +51,7 @@ class BrokenOff(Exception):
 
 
 class Stream(StreamingResponse):
-    """An answer that takes long, or for ever; its path must be one of STREAMS."""
+    """An answer that takes long, or for ever."""
 
     def __init__(self, pieces: AsyncIterator[bytes], closed: asyncio.Event, **options: Any) -> None:
         """pieces: may raise BrokenOff; they should end soon after `closed` is set."""
@@ -61,6 +61,7 @@ class Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Whoever takes nothing any more must not keep the service from stopping. An answer that is left without an end
         breaks the connection off."""
+        scope[IS_STREAM] = True
         sending = asyncio.create_task(super().__call__(scope, receive, send))
         closed = asyncio.create_task(self._closed.wait())
         try:

@@ -15,16 +15,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import FastAPI
 from sqlalchemy import create_engine
 
-from crm.models import ContactCreate, ContactPublic, LeadPublic, OperatorRef, SourceRef
+from crm.api.registration import ContactCreate
+from crm.models import ContactPublic, LeadPublic, OperatorRef, SourceRef
 from tests.bench.history import SOURCES, add_history, add_team
 from tests.bench.told import open_streams, webhook
 from tests.postgres import Proxy, Server
@@ -170,6 +172,20 @@ def polls() -> dict[str, list[str]]:
 
 
 @contextmanager
+def in_threads(works: Sequence[Callable[[], None]], stopped: threading.Event) -> Iterator[None]:
+    """Meanwhile all of these are done, each of which ends soon after the event is set."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
 def open_pages(service: Service, number: int) -> Iterator[None]:
     """Meanwhile so many pages poll, on all views alike."""
     stopped, views = threading.Event(), list(polls().values())
@@ -188,17 +204,10 @@ def open_pages(service: Service, number: int) -> Iterator[None]:
             stopped.wait(begin + 2 - time.monotonic())
         connection.close()
 
-    threads = [threading.Thread(target=poll, args=(page,)) for page in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_threads([partial(poll, page) for page in range(number)], stopped):
         yield
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
-        if refused:
-            print(f"{len(refused)} polls were refused, such as {refused[0]}")
+    if refused:
+        print(f"{len(refused)} polls were refused, such as {refused[0]}")
 
 
 @contextmanager
@@ -214,15 +223,8 @@ def exporting(service: Service, number: int) -> Iterator[None]:
                 while not stopped.is_set() and answer.read(1 << 16):
                     pass
 
-    threads = [threading.Thread(target=read) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_threads([read] * number, stopped):
         yield
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
 
 
 def time_polls(service: Service) -> None:

@@ -1,11 +1,7 @@
 """Random registrations, corrections, merges, and what undoes them, against a simple model of who is whose."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy import create_engine
 
 import crm.day.clock
-from tests.conftest import Api, app_on, empty_file, local
+from tests.conftest import Api, app_on, local
 from tests.effort import effort
-from tests.postgres import empty_database
+from tests.stateful import OnPostgreSQL, OnSQLite
 
 VALUES = {
     "external_id": ("tg:1", "tg:2", "tg:3", "tg:4"),
@@ -244,20 +240,12 @@ class Leads(RuleBasedStateMachine):
         assert {frozenset(pair) for pair in listed} == self.open_pairs()
 
 
-class LeadsOnSQLite(Leads):
-    def open(self) -> str:
-        self.folder = Path(tempfile.mkdtemp(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))  # where all tests have theirs
-        return empty_file(self.folder / "crm.db")
-
-    def teardown(self) -> None:
-        super().teardown()
-        if hasattr(self, "folder"):
-            shutil.rmtree(self.folder)
+class LeadsOnSQLite(OnSQLite, Leads):
+    pass
 
 
-class LeadsOnPostgreSQL(Leads):
-    def open(self) -> str:
-        return empty_database()
+class LeadsOnPostgreSQL(OnPostgreSQL, Leads):
+    pass
 
 
 @pytest.mark.seconds(10)

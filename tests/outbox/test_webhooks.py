@@ -19,7 +19,7 @@ import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from crm.api import subscriptions
-from crm.outbox import client, deliveries, sender, webhooks
+from crm.outbox import client, deliveries, lease, webhooks
 from crm.outbox.webhooks import is_allowed, new_secret
 from tests.api.test_metrics import scrape
 from tests.conftest import Api, app_on, local
@@ -205,7 +205,7 @@ def test_what_the_old_target_answers_is_not_booked_on_the_new_one(told: Api, rec
 def test_while_nothing_can_be_written_nothing_is_sent_again(
     told: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures, is_full = sender.take_lease, list[str](), True
+    real, failures, is_full = lease.take_lease, list[str](), True
 
     def take_lease(connection: Any, holder: str, is_held: bool) -> bool:
         if is_full and receiver.got:
@@ -213,7 +213,7 @@ def test_while_nothing_can_be_written_nothing_is_sent_again(
             raise OSError("disk full")
         return real(connection, holder, is_held)
 
-    monkeypatch.setattr(sender, "take_lease", take_lease)
+    monkeypatch.setattr(lease, "take_lease", take_lease)
     subscribe(told, receiver.url)
     contacts(told, 1)
     until(lambda: len(failures), lambda count: count >= 5)

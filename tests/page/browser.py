@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,15 @@ class Tab:
         """From now on no stream can be opened."""
         self.expected += ("ERR_FAILED",)
         self.context.route(f"**{STREAM}", lambda route: route.abort())
+
+    def look(self, picture: Path) -> list[tuple[str, str]]:
+        """Takes it, and checks that all fits and no text became HTML; what axe finds, each with the picture's name."""
+        for part in ("document.documentElement", "document.querySelector('dialog[open]') ?? document.body"):
+            is_whole = f"(part => part.scrollWidth <= part.clientWidth)({part})"
+            assert self.page.evaluate(is_whole), picture.stem
+        assert self.page.locator("#page b, dialog b").count() == 0
+        self.page.screenshot(path=picture)
+        return [(picture.stem, problem) for problem in self.axe()]
 
     def axe(self) -> list[str]:
         """The serious and critical findings."""

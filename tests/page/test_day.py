@@ -463,11 +463,7 @@ def test_each_window_of_the_day_fits_and_is_accessible(
     found: list[tuple[str, str]] = []
 
     def look(name: str) -> None:
-        for part in ("document.documentElement", "document.querySelector('dialog[open]') ?? document.body"):
-            assert page.evaluate(f"(part => part.scrollWidth <= part.clientWidth)({part})"), name
-        assert page.locator("#page b, dialog b").count() == 0
-        page.screenshot(path=tmp_path / f"{width}-{scheme}-{locale}-{name}.png")
-        found.extend((name, problem) for problem in tab.axe())
+        found.extend(tab.look(tmp_path / f"{width}-{scheme}-{locale}-{name}.png"))
 
     page = tab.go("operators")
     for number in range(2):
