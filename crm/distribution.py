@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy import Connection, bindparam, func
 from sqlmodel import col, select
 
+from crm.db.direct import run
 from crm.fields import IS_OPEN, Obstacle
 from crm.models import Contact, Operator, SourceOperator
 
@@ -38,7 +39,7 @@ LOAD: Any = (
     .correlate(Operator)
     .scalar_subquery()
 )
-LOAD_OF_ONE = select(LOAD).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
+LOAD_OF_ONE = select(LOAD.label("load")).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
 
 
 def draw(
@@ -102,4 +103,4 @@ def ratio(part: float, whole: float) -> float:
 
 def count_load(connection: Connection, operator_id: int) -> int:
     """How many contacts of the operator are new or in progress, over all sources."""
-    return int(connection.execute(LOAD_OF_ONE, {"operator_id": operator_id}).scalar_one())
+    return int(run(connection, LOAD_OF_ONE, {"operator_id": operator_id})[0][0])

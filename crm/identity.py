@@ -13,6 +13,7 @@ from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import Connection, bindparam, update
 from sqlmodel import AutoString, SQLModel, col, select
 
+from crm.db.direct import run
 from crm.errors import Unprocessable
 from crm.fields import IdentifierKind
 from crm.models import Lead, LeadIdentifier, LeadPublic
@@ -33,9 +34,10 @@ NAME_LEAD = update(Lead).where(NAMELESS).values(name=bindparam("new_name"))
 LEADS: Any = (
     sqlalchemy.select(col(Lead.id), col(Lead.created_at), col(Lead.name), _kind, _value)
     .join(LeadIdentifier, col(LeadIdentifier.lead_id) == col(Lead.id), isouter=True)
-    .where(col(Lead.id).in_(bindparam("lead_ids", expanding=True)))
     .order_by(col(Lead.id))
 )
+ONE_LEAD = LEADS.where(col(Lead.id) == bindparam("lead_id"))
+THESE_LEADS = LEADS.where(col(Lead.id).in_(bindparam("lead_ids", expanding=True)))
 
 
 def normalise(kind: IdentifierKind, text: str, region: str) -> str:
@@ -130,7 +132,11 @@ class Claim:
 
 def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, LeadPublic]:
     """The leads with these ids (at most some thousands) and their identifiers, by id; unknown ids are left out."""
-    found = connection.execute(LEADS, {"lead_ids": list(set(lead_ids))})
+    found: Any
+    if len(lead_ids) == 1:
+        found = run(connection, ONE_LEAD, {"lead_id": next(iter(lead_ids))})
+    else:
+        found = connection.execute(THESE_LEADS, {"lead_ids": list(set(lead_ids))})
     leads = groupby(found, lambda row: (row.id, row.created_at, row.name))
     return {lead[0]: lead_public(*lead, [(row.kind, row.value) for row in rows]) for lead, rows in leads}
 

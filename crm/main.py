@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     app.add_middleware(CorrelationIdMiddleware, generator=request_id, transformer=request_id, validator=None)
     answers.add_handlers(app)
     by_key, common = [Security(auth.authenticate)], answers.responses(401, 403, 413, 429, 503)
-    app.include_router(registration.router, dependencies=by_key, responses=common)  # the busiest first
+    app.include_router(registration.router, responses=common)  # the busiest first; asks for the caller by itself
     for module in OTHERS:
         app.include_router(module.router, dependencies=[*by_key, Security(cookie)], responses=common)
     app.include_router(sessions.sign_in, responses=common)

@@ -16,6 +16,7 @@ from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.db.base import is_alone
+from crm.db.direct import run
 from crm.db.sql import topics_of_queue
 from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, entries_for, obstacle, unseen
 from crm.errors import Conflict, NotAlone
@@ -92,8 +93,8 @@ def line(contact_id: int, operator_id: int | None, reason: Happened, now: dateti
 
 def read_last_operator(connection: Connection, lead_id: int) -> int | None:
     """Who has, or had, the newest of the lead's contacts that anybody did."""
-    found = connection.execute(LAST_OPERATOR, {"lead_id": lead_id}).one_or_none()
-    return None if found is None else int(found.operator_id)
+    found = run(connection, LAST_OPERATOR, {"lead_id": lead_id})
+    return int(found[0].operator_id) if found else None
 
 
 class Distributor:
@@ -127,14 +128,14 @@ class Distributor:
 
     def waiting_for(self, operator_id: int) -> Sequence[Any]:
         """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
-        queues = self._connection.execute(QUEUES_OF_OPERATOR, {"operator_id": operator_id}).all()
+        queues = run(self._connection, QUEUES_OF_OPERATOR, {"operator_id": operator_id})
         if queues and not is_alone(self._connection):
             raise NotAlone
         return queues
 
     def close(self, contact_id: int, operator_id: int | None, queues: Sequence[Any]) -> None:
         """Writes into the history that the contact, which is closed by now, is that, and gives its place to these."""
-        self._connection.execute(ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
+        run(self._connection, ADD_ASSIGNMENT, line(contact_id, operator_id, "closed", self._now))
         self._from_queue(queues)
 
     def assign(self, contact: Contact, operator: Operator | None, force: bool) -> None:

@@ -15,8 +15,8 @@ LEVELS: list[set[str]] = [
     {"web"},
     {"outbox", "day", "leads"},
     {"queue"},
-    {"distribution"},
-    {"identity", "db"},
+    {"identity", "distribution"},
+    {"db"},
     {"models", "settings"},
     {"fields", "events", "errors"},
 ]

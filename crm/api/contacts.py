@@ -1,10 +1,11 @@
 """Contacts after they came in: found, handed on, worked on and closed."""
 
 import random
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import sqlalchemy
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, bindparam, func, inspect, update
@@ -13,6 +14,7 @@ from sqlmodel import Field, SQLModel, col, select
 from crm import models
 from crm.day.due import IsDue, in_time, is_due
 from crm.db.base import get_row, lock_operator
+from crm.db.direct import run
 from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
 from crm.identity import read_leads
@@ -21,7 +23,7 @@ from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, Distributor, line
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
-from crm.web.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
+from crm.web.deps import Page, PathId, Service, SessionDep, Write, writes
 from crm.web.shared import Shared
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], route_class=Shared)
@@ -105,11 +107,12 @@ class DistributeResult(SQLModel):
     pending: int = Field(description="Contacts that still wait.")
 
 
-def read_contacts(
-    connection: Connection, statement: Any, parameters: dict[str, Any] | None = None
-) -> list[models.ContactPublic]:
+def read_contacts(connection: Connection, statement: Any) -> list[models.ContactPublic]:
     """What a statement derived from CONTACTS finds, with lead, source and operator."""
-    rows = connection.execute(statement, parameters or {}).all()
+    return _public(connection, connection.execute(statement).all())
+
+
+def _public(connection: Connection, rows: Sequence[Any]) -> list[models.ContactPublic]:
     leads = read_leads(connection, [row.lead_id for row in rows])
     return [
         models.ContactPublic(
@@ -124,7 +127,7 @@ def read_contacts(
 
 def read_contact(connection: Connection, contact_id: int) -> models.ContactPublic:
     """Raises NotFound."""
-    contacts = read_contacts(connection, CONTACT, {"contact_id": contact_id})
+    contacts = _public(connection, run(connection, CONTACT, {"contact_id": contact_id}))
     if not contacts:
         raise NotFound("contact", contact_id)
     return contacts[0]
@@ -140,9 +143,10 @@ def change_status(
 ) -> models.ContactPublic:
     """Raises NotFound, IsDue, and Conflict: the life of a contact has no such step (design.md), or it is another's."""
     status = change.status
-    owner = connection.execute(OPERATOR_OF, {"contact_id": contact_id}).one_or_none()
-    if owner is None:
+    owners = run(connection, OPERATOR_OF, {"contact_id": contact_id})
+    if not owners:
         raise NotFound("contact", contact_id)
+    [owner] = owners
     if caller.operator_id not in (None, owner.operator_id):
         had = connection.execute(WAS_THEIRS, {"contact_id": contact_id, "operator_id": caller.operator_id}).first()
         if had is None or change.operator_id != caller.operator_id:
@@ -152,13 +156,13 @@ def change_status(
     if change.operator_id not in (None, owner.operator_id):
         has_it = f"operator {owner.operator_id}'s" if owner.operator_id else "nobody's"
         raise Conflict(f"contact {contact_id} is {has_it} by now, not operator {change.operator_id}'s")
-    before = connection.execute(STATUS, {"contact_id": contact_id}).scalar_one()
+    [(before,)] = run(connection, STATUS, {"contact_id": contact_id})
     if status != before:
         if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
             raise Conflict(f"contact {contact_id} is {before}: it can't become {status}")
         now = utcnow()
         closed_at = now if status == "closed" else None
-        connection.execute(SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
+        run(connection, SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
         if closed_at:
             distributor = Distributor(connection, rng)
             # Before the line is written, else the id that it took would be missing if this has to be done again.
@@ -167,7 +171,7 @@ def change_status(
                 raise IsDue
             distributor.close(contact_id, owner.operator_id, queues)
         else:
-            connection.execute(ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))
+            run(connection, ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))
     return read_contact(connection, contact_id)
 
 
@@ -225,16 +229,23 @@ def get_contact(contact_id: PathId, session: SessionDep, caller: CallerDep) -> m
     return models.ContactDetail(**dict(contact), history=history)
 
 
-@router.patch("/{contact_id}/status", summary="Start or close a contact", responses=responses(404, 409))
+@router.patch(
+    "/{contact_id}/status",
+    response_model=models.ContactPublic,
+    summary="Start or close a contact",
+    responses=responses(404, 409),
+)
 async def update_contact_status(
-    contact_id: PathId, body: StatusUpdate, service: ServiceDep, caller: CallerDep
-) -> models.ContactPublic:
+    contact_id: PathId, body: StatusUpdate, request: Request, caller: CallerDep
+) -> Response:
     """new -> in_progress, and anything -> closed, which is final. The status that it has already changes nothing."""
-    return await in_time(
+    service: Service = request.app.state.service
+    contact = await in_time(
         service.database,
         service.rng,
         lambda connection, is_caught_up: change_status(connection, contact_id, body, service.rng, caller, is_caught_up),
     )
+    return Response(contact.model_dump_json(), media_type="application/json")
 
 
 @router.post("/{contact_id}/assign", summary="Assign a contact by hand", responses=responses(404, 409))

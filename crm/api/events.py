@@ -102,6 +102,4 @@ async def _lines(request: Request, feed: Feed, after: int, wanted: Wanted) -> As
                 if not await authenticate.still_holds(request):
                     return
                 checked = loop.time()
-            yield b"".join(
-                format_sse_event(id=str(event.id), event=event.type, data_str=event.json_text) for event in events
-            ) or format_sse_event(id=str(cursor), comment="ping")
+            yield b"".join(event.sse for event in events) or format_sse_event(id=str(cursor), comment="ping")

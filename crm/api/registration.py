@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 import sqlalchemy
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, bindparam, exists, func, literal_column
@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel, col, select
 from crm.api.contacts import read_contact
 from crm.day.due import IS_DUE, IsDue, in_time
 from crm.db.base import is_alone, lock_operator
+from crm.db.direct import run
 from crm.db.sql import add_rows, next_id
 from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw, entries_for
 from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
@@ -41,7 +42,7 @@ from crm.models import (
 from crm.queue import read_last_operator
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
-from crm.web.deps import ServiceDep
+from crm.web.deps import Service
 from crm.web.tables import ApiKey
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"])
@@ -157,8 +158,8 @@ def register(
     others = {kind: (claim.values[kind], owner) for kind, owner in owners.items() if owner != lead.id}
     if others:
         note_duplicates(connection, lead.id, others, contact["id"], now)
-    source = SourceRef(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)
-    return ContactPublic(**contact, lead=lead, source=source, operator=operator), True
+    source = SourceRef.model_construct(id=arrival.id, name=arrival.name, bot_id=arrival.bot_id)
+    return ContactPublic.model_construct(**contact, lead=lead, source=source, operator=operator), True
 
 
 def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: Caller) -> tuple[Any, Sequence[Entry]]:
@@ -171,7 +172,7 @@ def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: C
     key = source_id if by_id else body.source_bot_id
     identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
     parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id, "now": utcnow()}
-    rows = connection.execute(ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters).all()
+    rows = run(connection, ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters)
     if caller.source_id is not None:
         if not rows or not rows[0].has_key:
             raise Unauthorized("this key is not known, or no longer")
@@ -194,7 +195,7 @@ def choose_operator(
     def check_load(operator_id: int) -> int:
         nonlocal room
         lock_operator(connection, operator_id)
-        room = connection.execute(ROOM, {"operator_id": operator_id, "lead_id": lead_id}).one_or_none()
+        room = next(iter(run(connection, ROOM, {"operator_id": operator_id, "lead_id": lead_id})), None)
         if room is None and not is_alone(connection):
             raise NotAlone
         return int(room.load) if room else count_load(connection, operator_id)
@@ -202,7 +203,7 @@ def choose_operator(
     drawn, seen = draw(entries, check_load, rng, preferred=preferred)
     if drawn is None and not is_alone(connection):
         raise NotAlone
-    ids = room or connection.execute(NEW_IDS, {"lead_id": lead_id}).one()
+    ids = room or run(connection, NEW_IDS, {"lead_id": lead_id})[0]
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
 
 
@@ -242,11 +243,12 @@ def save(
         },
     },
 )
-async def create_contact(body: ContactCreate, service: ServiceDep, caller: CallerDep) -> Response:
+async def create_contact(body: ContactCreate, request: Request, caller: CallerDep) -> Response:
     """Finds or creates the lead by its identifiers, and draws an operator by weight among those with room.
 
     Nobody eligible: the contact waits as `pending`, and that is a success too. With an `event_id` it is safe to repeat.
     """
+    service: Service = request.app.state.service
     claim = Claim({kind: getattr(body, f"lead_{kind}") for kind in KINDS}, service.settings.default_region)
     if caller.source_id is None and body.source_id is None and body.source_bot_id is None:
         raise Unprocessable([(("body",), "give exactly one of source_id and source_bot_id")])

@@ -9,17 +9,19 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, bindparam, exc, func
 from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
+from crm.db.direct import run
 from crm.errors import NotAlone, NotFound, StartupError, Unavailable
 from crm.models import Assignment, Operator
 
@@ -52,7 +54,7 @@ def lock_operator(connection: Connection, operator_id: int | None) -> None:
     if not is_alone(connection):
         if operator_id is None:
             raise NotAlone
-        connection.execute(LOCK_OPERATOR, {"operator_id": operator_id})
+        run(connection, LOCK_OPERATOR, {"operator_id": operator_id})
 
 
 def get_row(session: Session, table: type[Row], row_id: int) -> Row:
@@ -61,6 +63,11 @@ def get_row(session: Session, table: type[Row], row_id: int) -> Row:
     if row is None:
         raise NotFound(str(table.__tablename__).removeprefix("api_"), row_id)
     return row
+
+
+def to_text(value: Any) -> str:
+    """JSON as it is stored: without spaces, which would be a tenth of a line of the history."""
+    return to_json(value).decode()
 
 
 def migrations() -> Config:

@@ -32,7 +32,7 @@ from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col
 
-from crm.db.base import HIGHEST, Database
+from crm.db.base import HIGHEST, Database, to_text
 from crm.errors import NotAlone, Unavailable
 from crm.fields import MAX_ID
 from crm.models import Assignment
@@ -114,6 +114,7 @@ class PostgreSQL(Database):
                 "isolation_level": isolation_level,
                 "max_overflow": 0,
                 "hide_parameters": True,
+                "json_serializer": to_text,
             }
             engine = create_engine(url, pool_size=pool_size, **more)
             event.listen(engine, "do_connect", connect)

@@ -5,8 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, groupby, islice, product
-from operator import itemgetter
+from itertools import chain, islice, product
 from typing import Any
 
 from sqlalchemy import (
@@ -28,6 +27,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
+from crm.db.direct import run
 from crm.fields import IS_PENDING
 from crm.models import Contact
 
@@ -153,12 +153,12 @@ def span_table(connection: Connection, spans: Sequence[tuple[datetime, datetime]
 def add_rows(connection: Connection, *rows: tuple[type[SQLModel], dict[str, Any]]) -> None:
     """Inserts rows of several tables; on PostgreSQL in one statement, for what a statement costs is mostly its way."""
     if connection.dialect.name == "sqlite":
-        for table, group in groupby(rows, itemgetter(0)):
-            connection.execute(_insert(table), [values for _, values in group])
+        for table, values in rows:
+            run(connection, _insert(table), values)
     else:
         statement = _inserts(*((table, *values) for table, values in rows))
         parameters = {f"{name}_{n}": value for n, (_, values) in enumerate(rows) for name, value in values.items()}
-        connection.execute(statement, parameters)
+        run(connection, statement, parameters)
 
 
 @lru_cache

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from crm.db.base import HIGHEST, Database
+from crm.db.base import HIGHEST, Database, to_text
 from crm.errors import StartupError
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ def _engine(url: URL, busy_timeout: float, pool_size: int, *pragmas: str) -> Eng
         max_overflow=0,
         pool_timeout=busy_timeout,
         hide_parameters=True,
+        json_serializer=to_text,
     )
 
     @event.listens_for(engine, "connect")
@@ -145,7 +146,8 @@ class _Job:
         self.error: Exception | None = None
 
     def run(self, connection: Connection) -> None:
-        savepoint = connection.connection.cursor().execute  # of the driver: SQLAlchemy's own takes 20 times as long
+        driver: Any = connection.connection.driver_connection  # SQLAlchemy's own savepoints take 20 times as long
+        savepoint = driver.execute
         savepoint("SAVEPOINT job")
         try:
             self.result = self.work(connection)

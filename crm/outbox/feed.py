@@ -18,11 +18,13 @@ from itertools import takewhile
 from typing import Any, NamedTuple, get_args
 
 import sqlalchemy
+from fastapi.sse import format_sse_event
 from sqlalchemy import Connection, bindparam, case, exists, func
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col
 
 from crm.db.base import Database, in_thread
+from crm.db.direct import run
 from crm.fields import ContactStatus, EventType, Happened, Reason
 from crm.models import Assignment, Contact, Operator, OperatorRef
 
@@ -59,6 +61,7 @@ EVENTS: Any = (
     .outerjoin(Operator, col(Operator.id) == col(Assignment.operator_id))
     .where(col(Assignment.id) > bindparam("after"), col(Assignment.id) <= bindparam("last"))
     .order_by(col(Assignment.id))
+    .limit(bindparam("limit"))
 )
 
 
@@ -85,6 +88,11 @@ class ContactEvent(SQLModel):
     def json_text(self) -> str:
         """Made once for all who get it."""
         return self.model_dump_json()
+
+    @cached_property
+    def sse(self) -> bytes:
+        """As a server-sent event."""
+        return format_sse_event(id=str(self.id), event=self.type, data_str=self.json_text)
 
 
 def event_of(row: Any) -> ContactEvent:
@@ -130,7 +138,8 @@ def read_events(
     connection: Connection, after: int, last: int, wanted: Wanted = ALL, limit: int = RECENT
 ) -> list[ContactEvent]:
     """Those with ids above `after` and up to `last`, oldest first."""
-    rows = connection.execute(wanted.of(EVENTS).limit(limit), {"after": after, "last": last})
+    bounds = {"after": after, "last": last, "limit": limit}
+    rows = run(connection, EVENTS, bounds) if wanted == ALL else connection.execute(wanted.of(EVENTS), bounds)
     return [event_of(row) for row in rows]
 
 

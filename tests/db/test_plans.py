@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, inspect
 
 from crm.day.due import is_any_overdue
+from crm.db.direct import Prepared
 from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
 from tests.postgres import migrated_database, server
@@ -46,17 +47,25 @@ def grow(database: str) -> None:
 
 @contextmanager
 def statements() -> Iterator[list[tuple[str, Any]]]:
-    """What SQLAlchemy sends meanwhile, with the parameters."""
+    """What is sent meanwhile, by SQLAlchemy and past it, with the parameters."""
     sent: list[tuple[str, Any]] = []
+    values_of = Prepared.values
 
     def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, many: bool) -> None:
         sent.append((statement, parameters[0] if many else parameters))
 
+    def note_direct(prepared: Prepared, parameters: Any) -> Any:
+        values = values_of(prepared, parameters)
+        sent.append((prepared.sql, values))
+        return values
+
     event.listen(Engine, "before_cursor_execute", note)
+    Prepared.values = note_direct  # type: ignore[method-assign]
     try:
         yield sent
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+        Prepared.values = values_of  # type: ignore[method-assign]
 
 
 def bad_steps(database: str, statement: str, parameters: Any) -> list[str]:
