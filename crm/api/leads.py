@@ -1,17 +1,18 @@
 """Leads: the customers, and by which identifiers each is known."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import WithJsonSchema
-from sqlalchemy import delete, func, literal_column, union
+from sqlalchemy import delete, func
 from sqlmodel import Field, Session, col, select, tuple_
 
 from crm.api.contacts import CONTACTS, read_contacts
+from crm.db import search
 from crm.db.base import get_row
-from crm.db.sql import contains
 from crm.errors import Conflict, DomainError, NotFound, Unprocessable
-from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText, within_64_bits
+from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText
 from crm.identity import KINDS, normalise, read_leads
 from crm.leads.merging import check_has_identifier, get_living, rename
 from crm.leads.tables import LeadAct, LeadActBase, about
@@ -21,6 +22,7 @@ from crm.web.auth import ADMIN, Caller, CallerDep
 from crm.web.deps import Page, PathId, ServiceDep, SessionDep
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
+PHONE = re.compile(r"\+?[\d\s().-]+")
 
 
 class LeadUpdate(Input):
@@ -54,7 +56,11 @@ class LeadQuery(Page):
     phone: str | None = Field(default=None, max_length=255, description="In any usual spelling (+ is %2B in a URL).")
     email: str | None = Field(default=None, max_length=255)
     q: str | None = Field(
-        default=None, min_length=1, max_length=255, description="Part of an identifier or of the name, in any case."
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="Part of an identifier or of the name, in any case; if it has one letter or two, the begin of an"
+        " identifier or of a word of the name. Also a phone, or a part of one, however it is written.",
     )
     after_id: Id | None = Field(default=None, description="Only higher ids: the next page of a large table.")
 
@@ -134,23 +140,32 @@ def list_leads(
             owner = select(LeadIdentifier.lead_id).where(LeadIdentifier.kind == kind, LeadIdentifier.value == value)
             owners.append(owner.scalar_subquery())
 
-    def find(lead_id: Any, *conditions: Any) -> Any:
+    def is_meant(lead_id: Any) -> list[Any]:
         exact = [lead_id == owner for owner in owners]
         if caller.operator_id is not None:
             exact.append(lead_id.in_(caller.own(select(Contact.lead_id))))
-        return select(lead_id.label("id")).where(lead_id > (query.after_id or 0), *exact, *conditions)
+        return exact
 
-    is_living = col(Lead.merged_into).is_(None)
-    statement = find(col(Lead.id), is_living).order_by(col(Lead.id))
-    if query.q is not None:
-        most = within_64_bits(query.skip + query.limit)  # each half stops there, when many match
-        names = find(col(Lead.id), is_living, contains(session, col(Lead.name), query.q))
-        values = find(col(LeadIdentifier.lead_id), contains(session, col(LeadIdentifier.value), query.q)).distinct()
-        halves = [half.order_by(literal_column("id")).limit(most).subquery() for half in (names, values)]
-        statement = select(union(*(select(half.c.id) for half in halves)).subquery().c.id).order_by("id")
-    ids = session.exec(query.of(statement)).all()
+    after = query.after_id or 0
+    if query.q is None:
+        is_listed = (col(Lead.id) > after, col(Lead.merged_into).is_(None), *is_meant(col(Lead.id)))
+        ids = session.exec(query.of(select(Lead.id).where(*is_listed).order_by(col(Lead.id)))).all()
+    else:
+        parts = _spelled(query.q, service.settings.default_region)
+        ids = search.find(session, parts, is_meant, after, query.skip, query.limit)
     leads = read_leads(session.connection(), ids)
     return read_listed(session, [leads[lead_id] for lead_id in ids], caller)
+
+
+def _spelled(text: str, region: str) -> list[str]:
+    """What is searched for and, if it may be a phone or a part of one, how that is stored."""
+    if not PHONE.fullmatch(text):
+        return [text]
+    try:
+        phone = normalise("phone", text, region)
+    except ValueError:
+        phone = re.sub(r"\D", "", text)
+    return [text, phone] if len(phone) > 2 and phone not in text else [text]
 
 
 @router.get("/{lead_id}", summary="Get a lead", responses={**responses(404), **MERGED})

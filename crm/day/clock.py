@@ -1,4 +1,5 @@
-"""What is due by time, and not by a call: each process looks once a second, and does it under the write lock.
+"""What is due by time, and not by a call, and the index of the search: each process looks once a second, and does it
+under the write lock.
 
 Done twice it changes nothing, so that no process has to be the one that does it.
 """
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from crm.day.due import catch_up, is_any_overdue, is_due, tell_overdue
+from crm.db import search
 from crm.db.base import Database
 from crm.errors import Unavailable
 from crm.fields import utcnow
@@ -37,8 +39,9 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
     while True:
         await asyncio.sleep(EVERY)
         try:
-            while await database.look(is_anything_due):
-                await database.write(do)
+            for is_to_do, step in ((is_anything_due, do), (search.is_behind, search.catch_up)):
+                while await database.look(is_to_do):
+                    await database.write(step)
         except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)
             await asyncio.sleep(AFTER_ERROR)

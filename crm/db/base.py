@@ -6,6 +6,7 @@ it needs the lock for itself, and is run again that way. Readers see a snapshot 
 """
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -21,11 +22,13 @@ from sqlalchemy import Connection, Engine, bindparam, exc, func
 from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
+from crm.db import search
 from crm.db.direct import run
 from crm.errors import NotAlone, NotFound, StartupError, Unavailable
 from crm.models import Assignment, Operator
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=SQLModel)
 
 
@@ -107,7 +110,12 @@ class Database(ABC):
                     config = migrations()
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
+                    search.prepare(connection)
                 check_schema(connection)
+                if not search.has_index(connection):
+                    log.info(
+                        "no index of the search: each reads all leads (it needs SQLite with FTS5, and a migration)"
+                    )
                 noted = connection.info["events"] = list[events.Event]()
                 then(connection)
             events.tell(noted)

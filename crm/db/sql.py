@@ -1,80 +1,20 @@
 """What SQL says in two ways: functions and inserts that each engine gets in its own words."""
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, islice, product
 from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    BigInteger,
-    Connection,
-    Float,
-    Integer,
-    Select,
-    bindparam,
-    insert,
-    inspect,
-    or_,
-    select,
-    text,
-)
+from sqlalchemy import CTE, BigInteger, Connection, Float, Integer, Select, bindparam, insert, inspect, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Session, SQLModel, col
+from sqlmodel import SQLModel, col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.db.direct import run
 from crm.fields import IS_PENDING
 from crm.models import Contact
-
-
-def contains(session: Session, column: Any, part: str) -> Any:
-    """A condition: the text column contains this part, in any case.
-
-    Letter by letter, for SQLite's LIKE and lower() know only ASCII, and PostgreSQL's only the letters of its locale.
-    """
-    choices = [_spellings(letters) for letters in IN_TWO_LETTERS.findall(part)]
-    if session.get_bind().dialect.name == "sqlite":  # GLOB knows no alternatives: at most 16, the rest is as written
-        spellings = [chain(*spelling) for spelling in islice(product(*choices), 16)]
-        return or_(*(column.op("GLOB")(f"*{''.join(map(_glob_class, letters))}*") for letters in spellings))
-    regexes = ("|".join("".join(map(_regex_class, letters)) for letters in spellings) for spellings in choices)
-    return column.op("~")("".join(f"(?:{regex})" for regex in regexes))
-
-
-ALIKE = ("σςΣ", "iIİı")
-IN_TWO_LETTERS = re.compile("ss|ß|ẞ|i\u0307|İ|.", re.IGNORECASE | re.DOTALL)
-
-
-def _spellings(letters: str) -> list[list[set[str]]]:
-    """Each a list of letters, each with its cases: two lists for what is one letter in one case and two in the other.
-
-    That is the sharp s, whose capital is SS, and the dotted I, which has its dot apart when it is small.
-    """
-    if letters.upper() in ("SS", "ẞ"):
-        return [[_cases("s"), _cases("s")], [{"ß", "ẞ"}]]
-    if letters == "İ" or letters[1:] == "\u0307":
-        return [[_cases("i")], [_cases("i"), {"\u0307"}]]
-    return [[_cases(letters)]]
-
-
-def _cases(letter: str) -> set[str]:
-    alike = next((letters for letters in ALIKE if letter in letters), "")
-    return {letter, *alike, *(other for other in (letter.lower(), letter.upper()) if len(other) == 1)}
-
-
-def _regex_class(variants: set[str]) -> str:
-    codes = (f"\\U{ord(letter):08x}" for letter in variants)
-    return f"[{''.join(codes)}]"
-
-
-def _glob_class(variants: set[str]) -> str:
-    """Matches one character: GLOB reads ] as itself when it comes first, and ^ when it does not."""
-    single = sorted(variants, key="]^".find, reverse=True)
-    return "^" if single == ["^"] else f"[{''.join(single)}]"
 
 
 class seconds_between(FunctionElement[float]):
