@@ -1,12 +1,17 @@
 """The search: what it finds is what a plain scan finds, whatever was done, and is found in an index."""
 
 import re
+import sqlite3
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from alembic import command
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,9 +20,12 @@ from sqlmodel import Session
 
 import crm.day.clock
 from crm.db import search
-from tests.conftest import Api, app_on, local
+from tests.conftest import Api, app_on, empty_file, local
+from tests.db.test_migrations import migrate
 from tests.effort import effort
-from tests.postgres import sql
+from tests.outbox.conftest import until
+from tests.postgres import connected, sql
+from tests.service import serving
 from tests.stateful import OnPostgreSQL, OnSQLite
 
 # Few letters, so that parts are found, and among them all that are not simply in one of two cases.
@@ -27,9 +35,10 @@ index = st.integers(0, 30)
 
 
 def catch_up(url: str) -> None:
-    """All that the clock would do."""
+    """All that the clock would do, if a single change were enough."""
     engine = create_engine(url)
-    with Session(engine) as session:
+    with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+        patch.setattr(search, "AT_ONCE", 1)
         while search.is_behind(session.connection()):
             search.catch_up(session)
         session.commit()
@@ -162,3 +171,128 @@ class TestSearchOnSQLite(SearchOnSQLite.TestCase):
 @pytest.mark.no_cover
 class TestSearchOnPostgreSQL(SearchOnPostgreSQL.TestCase):
     settings = settings(TestSearchOnSQLite.settings, max_examples=effort(6, 100))
+
+
+# --- letters ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_letter_is_found_in_all_its_cases(database: str) -> None:
+    """Also those of which the index of either engine, or Python, knows less than the others."""
+    everything = map(chr, range(sys.maxunicode + 1))
+    cased = [letter for letter in everything if len({letter, letter.lower(), letter.upper()}) > 1]
+    assert len(cased) > 2500
+    values = ", ".join(f"({nth}, 'x{letter}y', '2026-01-01 00:00:00')" for nth, letter in enumerate(cased, 1))
+    sql(database, f"INSERT INTO lead (id, name, created_at) VALUES {values}")
+    catch_up(database)
+    names = [f"x{letter}y" for letter in cased]
+    with connected(database) as connection, Session(connection) as session:
+        for name in names[:: effort(8, 1)]:
+            has = re.compile(search.pattern(name)).search
+            wanted = [nth for nth, each in enumerate(names, 1) if has(each)]
+            assert search.find(session, [name], lambda _: [], 0, 0, 5000) == wanted, name
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(path: Path) -> str:
+    return empty_file(path)
+
+
+def in_file(path: Path, *texts: str) -> list[str]:
+    content = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+    return [text for text in texts if text.encode() in content]
+
+
+def test_of_who_is_forgotten_no_three_letters_are_left_in_the_file(
+    path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the index only adds to what it has, until its parts are merged."""
+    monkeypatch.setattr(search, "AT_ONCE", 1)
+    with local(app_on(file)) as client:
+        api = Api(client)
+        source_id = api.source(weights={api.operator(max_load=100): 1})
+        contact = api.contact(source_id, "tg:1", lead_name="Qzxwvk Jfpghd")
+        api.contact(source_id, "tg:2", lead_name="Maria")
+        until(lambda: is_behind(file), lambda behind: not behind)
+        for number in range(3, 6):
+            api.contact(source_id, f"tg:{number}")
+            until(lambda: is_behind(file), lambda behind: not behind)
+        assert in_file(path, "qzx", "jfp", "mar") == ["qzx", "jfp", "mar"]
+        monkeypatch.undo()
+        api.close(contact["id"])
+        api.post("/leads/1/forget", expect=200)
+        assert found(api, "zxw") == []
+        until(lambda: is_behind(file), lambda behind: not behind)
+        assert found(api, "mar") == [2]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert in_file(path, "qzx", "jfp", "mar") == ["mar"]
+
+
+def is_behind(url: str) -> bool:
+    with connected(url) as connection:
+        return search.is_behind(connection)
+
+
+def test_many_changes_get_into_the_index_in_steps_and_its_parts_stay_few(file: str) -> None:
+    values = ", ".join(f"({nth}, 'Lead {nth}', '2026-01-01 00:00:00')" for nth in range(1, 20 * search.AT_ONCE + 8))
+    sql(file, f"INSERT INTO lead (id, name, created_at) VALUES {values}")
+    sizes = []
+    engine = create_engine(file)
+    with Session(engine) as session:
+        while search.is_behind(session.connection()):
+            search.catch_up(session)
+            session.commit()
+            sizes.append(sql(file, "SELECT count(*) FROM lead_search_noted WHERE lead_id > 0")[0][0])
+    engine.dispose()
+    assert max(before - after for before, after in pairwise(sizes)) == search.AT_ONCE
+    assert sizes[-1] == 7  # fewer are not worth it
+    assert sql(file, "SELECT count(DISTINCT segid) FROM lead_search_idx")[0][0] < 16
+    assert sql(file, "SELECT count(*) FROM lead_search WHERE lead_search MATCH 'lea'")[0][0] == 20 * search.AT_ONCE
+
+
+def test_a_sqlite_without_fts5_reads_all_and_says_so_once_and_one_with_it_makes_the_index_at_its_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{path}"
+    caplog.set_level("INFO")
+    with monkeypatch.context() as without:
+        without.setattr(search, "can_index", lambda _: False)
+        with local(app_on(url)) as client:
+            api = Api(client)
+            source_id = api.source()
+            api.contact(source_id, "tg:1", lead_name="Анна")
+            assert found(api, "ННА") == found(api, "а") == [1]
+    told = [record.message for record in caplog.records if "no index" in record.message]
+    assert len(told) == 1
+    assert sql(url, "SELECT name FROM sqlite_schema WHERE name = 'lead_search'") == []
+    with local(app_on(url)) as client:
+        assert sql(url, "SELECT rowid FROM lead_search WHERE lead_search MATCH 'нна'") == [(1,)]
+        assert found(Api(client), "ННА") == found(Api(client), "а") == [1]
+    with monkeypatch.context() as without:  # the file has it, and this SQLite can't read it: nothing is lost
+        without.setattr(search, "can_index", lambda _: False)
+        with local(app_on(url)) as client:
+            api = Api(client)
+            api.patch("/leads/1", {"name": "Мария"})
+            assert (found(api, "нна"), found(api, "мар")) == ([], [1])
+    with local(app_on(url)) as client:
+        assert (found(Api(client), "нна"), found(Api(client), "мар")) == ([], [1])
+    assert len([record for record in caplog.records if "no index" in record.message]) == 2
+
+
+def test_an_old_database_gets_its_index_though_several_processes_open_it_at_once(database: str) -> None:
+    with local(app_on(database)) as client:
+        api = Api(client)
+        source_id = api.source()
+        for number in range(50):
+            api.contact(source_id, f"tg:{number}", lead_name=f"Анна {number}")
+    migrate(database, lambda config: command.downgrade(config, "0009"))
+    with serving(database, copies=4) as service:
+        assert len(service.call("GET", f"/leads/?q={quote('анна 1')}")) == 11
+        service.call("POST", "/contacts/", {"source_id": source_id, "lead_external_id": "tg:x", "lead_name": "Анна 1"})
+        assert len(service.call("GET", f"/leads/?q={quote('анна 1')}")) == 12
+    catch_up(database)
+    with local(app_on(database)) as client:
+        assert len(found(Api(client), "анна 1")) == 12
