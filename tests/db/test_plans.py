@@ -115,6 +115,7 @@ def test_each_statement_of_what_is_asked_often_uses_an_index(api: Api, database:
         "/contacts/?source_id=5&operator_id=7",
     ]
     lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=84950000001", "/leads/?external_id=tg:1"]
+    lists += [f"/leads/?q={part}" for part in ("h-19", "lead%20777", "nowhere", "%2B7", "o", "%2B7%20(495)%200000001")]
     lists += [f"/leads/{half}", f"/leads/{half}/contacts", "/operators/", "/operators/7", "/sources/", "/health"]
     lists += [f"/events/?after={half}", f"/events/?after={half}&source_id=5&type=contact.closed"]
     calls += [("GET", call, None) for call in lists]
