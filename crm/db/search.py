@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Text, and_, column, exists, func, literal, li
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Session, col, select
 
-from crm.fields import within_64_bits
+from crm.fields import BIG, within_64_bits
 from crm.models import Lead, LeadIdentifier
 
 MARKS = "\x02\x02"
@@ -34,8 +34,8 @@ AT_ONCE = 500  # leads that get into the index of SQLite in one transaction, of 
 PAGES = 32  # of the index that are merged in one
 LATER, ANEW = 0, -1  # notes that are no lead's: the index is to be merged; and wholly, for somebody is to be forgotten
 
-INDEX = table("lead_search", column("rowid", Lead.__table__.c.id.type))  # type: ignore[attr-defined]
-NOTED = table("lead_search_noted", column("lead_id", Lead.__table__.c.id.type))  # type: ignore[attr-defined]
+INDEX = table("lead_search", column("rowid", BIG))
+NOTED = table("lead_search_noted", column("lead_id", BIG))
 log = logging.getLogger(__name__)
 
 
