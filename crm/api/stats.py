@@ -1,4 +1,4 @@
-"""Statistics: always counted from the rows, so that they can't drift from them (design.md, "Statistics")."""
+"""Statistics: counted from the rows, but for what never changes again (design.md, "Statistics"; `counted`)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from sqlalchemy import String, cast, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.api.counted import Counted
 from crm.api.topics import Topics, TopicStats
 from crm.db.base import get_row
-from crm.db.sql import seconds_between
 from crm.distribution import ratio
-from crm.fields import HAS_WAITED, IS_OPEN, IS_PENDING, IS_STICKY, utcnow
+from crm.fields import IS_OPEN, IS_PENDING, utcnow
 from crm.models import Contact, Lead, Operator, Source, SourceOperator
 from crm.web.answers import responses
 from crm.web.auth import CallerDep
@@ -91,18 +91,6 @@ class TimelineQuery(SQLModel):
     minutes: int = Field(default=60, ge=1, le=1440, description="How many, up to the present one.")
 
 
-Counts = dict[tuple[int, int | None], int]  # contacts by source and operator (None: nobody's)
-
-
-def _counts(session: Session, period: Period, *conditions: Any) -> Counts:
-    """How many contacts of the period each source and operator have: one pass over a covering index, in its order."""
-    of_any_source = col(Contact.source_id).in_(select(Source.id))  # lets a condition on the operator use the index
-    groups = (col(Contact.source_id), col(Contact.operator_id))
-    statement = select(*groups, func.count()).where(*period.on(col(Contact.created_at)), *conditions).group_by(*groups)
-    rows = session.exec(statement.where(of_any_source) if conditions else statement)
-    return {(source_id, operator_id): contacts for source_id, operator_id, contacts in rows}
-
-
 def _open(session: Session, *conditions: Any) -> dict[int | None, Counter[str]]:
     """The open contacts of each operator by status; an index holds just the open ones."""
     groups = (col(Contact.operator_id), col(Contact.status))
@@ -114,20 +102,12 @@ def _open(session: Session, *conditions: Any) -> dict[int | None, Counter[str]]:
     return counters
 
 
-def _mean_assign_seconds(session: Session, period: Period, counts: Counts) -> float | None:
-    """Most contacts are assigned as they come; only the others, in an index of their own, add to the sum."""
-    created_at, assigned_at = col(Contact.created_at), col(Contact.assigned_at)
-    waited = select(func.sum(seconds_between(assigned_at, created_at))).where(HAS_WAITED, *period.on(created_at))
-    taken_away = _counts(session, period, col(Contact.operator_id).is_(None), assigned_at.is_not(None))
-    assigned = sum(n for (_, operator_id), n in counts.items() if operator_id is not None) + sum(taken_away.values())
-    return (session.exec(waited).one() or 0.0) / assigned if assigned else None
-
-
 @router.get("/stats/", summary="Totals")
 def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
     """`since` and `until` bound contacts, leads, unassigned_share and mean_assign_seconds; all else is as of now."""
-    counts = _counts(session, period)
-    contacts = sum(counts.values())
+    counted = Counted(session, period)
+    counts = counted.contacts()
+    contacts = counts.total()
     unassigned = sum(n for (_, operator_id), n in counts.items() if operator_id is None)
     operators = session.exec(select(Operator)).all()
     loads = {operator_id: statuses.total() for operator_id, statuses in _open(session).items()}
@@ -146,7 +126,7 @@ def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
         pending=pending,
         unassigned_share=ratio(unassigned, contacts),
         oldest_pending_seconds=(utcnow() - oldest).total_seconds() if oldest else None,
-        mean_assign_seconds=_mean_assign_seconds(session, period, counts),
+        mean_assign_seconds=counted.mean_assign_seconds(),
     )
 
 
@@ -163,9 +143,10 @@ def list_minutes(query: Annotated[TimelineQuery, Query()], session: SessionDep) 
 
 
 def _operator_stats(session: Session, operators: Sequence[Operator], period: Period) -> list[OperatorStats]:
-    conditions = [col(Contact.operator_id) == operators[0].id] if len(operators) == 1 else []
+    of = {"operator_id": operators[0].id} if len(operators) == 1 else {}
+    conditions = [col(Contact.operator_id) == operator_id for operator_id in of.values()]
     totals: Counter[int | None] = Counter()
-    for (_, operator_id), contacts in _counts(session, period, *conditions).items():
+    for (_, operator_id), contacts in Counted(session, period, **of).contacts().items():
         totals[operator_id] += contacts
     loads = {operator_id: statuses.total() for operator_id, statuses in _open(session, *conditions).items()}
     still_open = _open(session, *conditions, *period.on(col(Contact.created_at)))
@@ -205,15 +186,17 @@ def get_operator_stats(
     return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 
-def _source_stats(session: Session, sources: Sequence[Source], period: Period, *conditions: Any) -> list[SourceStats]:
+def _source_stats(session: Session, sources: Sequence[Source], period: Period, **of: int) -> list[SourceStats]:
+    """of: the source_id, if it is one."""
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
     group = col(Contact.source_id)
     pending = dict(session.exec(select(group, func.count()).where(IS_PENDING).group_by(group)).all())
     weights: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for entry in session.exec(select(SourceOperator)):
         weights[entry.source_id][entry.topic][entry.operator_id] = entry.weight
-    counts, sticky = _counts(session, period, *conditions), _counts(session, period, IS_STICKY, *conditions)
-    topics = Topics(session, period, weights, *conditions)
+    counted = Counted(session, period, **of)
+    counts, sticky = counted.contacts(), counted.sticky()
+    topics = Topics(session, counted, weights, **of)
     answer = []
     for source in sources:
         weight = weights[source.id][""]
@@ -258,4 +241,4 @@ def list_source_stats(period: PeriodQuery, session: SessionDep) -> list[SourceSt
 def get_source_stats(source_id: PathId, period: PeriodQuery, session: SessionDep) -> SourceStats:
     """Its row of /stats/sources."""
     source = get_row(session, Source, source_id)
-    return _source_stats(session, [source], period, col(Contact.source_id) == source_id)[0]
+    return _source_stats(session, [source], period, source_id=source_id)[0]

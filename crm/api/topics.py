@@ -1,15 +1,13 @@
 """Statistics of topics: what they have at each source, so that a mistyped one shows."""
 
 from collections import Counter, defaultdict
-from typing import Any
 
-import sqlalchemy
 from sqlalchemy import func
-from sqlmodel import Field, Session, SQLModel, col
+from sqlmodel import Field, Session, SQLModel, col, select
 
+from crm.api.counted import Counted
 from crm.fields import HAS_TOPIC, IS_PENDING
 from crm.models import Contact
-from crm.web.deps import Period
 
 MOST = 50  # topics of a source with most contacts, and with most that wait; a bot may send any number
 
@@ -25,20 +23,19 @@ class Topics:
     """What the sources have of topics; nothing is read of contacts without one."""
 
     def __init__(
-        self, session: Session, period: Period, weights: dict[int, dict[str, dict[int, float]]], *conditions: Any
+        self, session: Session, counted: Counted, weights: dict[int, dict[str, dict[int, float]]], **of: int
     ) -> None:
+        """of: the source_id, if it is one."""
         key = (col(Contact.source_id), col(Contact.topic))
-        waiting: Any = sqlalchemy.select(*key, func.count()).where(IS_PENDING, HAS_TOPIC, *conditions).group_by(*key)
-        came: Any = sqlalchemy.select(*key, col(Contact.operator_id), col(Contact.is_sticky), func.count())
-        came = came.where(HAS_TOPIC, *period.on(col(Contact.created_at)), *conditions)
-        came = came.group_by(*key, Contact.operator_id, Contact.is_sticky)
+        mine = [getattr(Contact, name) == of[name] for name in of]
+        waiting = select(*key, func.count()).where(IS_PENDING, HAS_TOPIC, *mine).group_by(*key)
         self._weights = weights
         self._pending: dict[int, Counter[str]] = defaultdict(Counter)
         for source_id, topic, contacts in session.exec(waiting):
             self._pending[source_id][topic] = contacts
         self._contacts: dict[int, Counter[str]] = defaultdict(Counter)
         self.drawn: Counter[tuple[int, int | None]] = Counter()  # of topics with weights, by source and operator
-        for source_id, topic, operator_id, is_sticky, contacts in session.exec(came):
+        for (source_id, topic, operator_id, is_sticky), contacts in counted.of_topics().items():
             self._contacts[source_id][topic] += contacts
             if self._has_weights(source_id, topic) and not is_sticky:
                 self.drawn[source_id, operator_id] += contacts

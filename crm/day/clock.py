@@ -1,5 +1,5 @@
-"""What is due by time, and not by a call, and the index of the search: each process looks once a second, and does it
-under the write lock.
+"""What is due by time, and not by a call; then what the search and the statistics keep. Each process looks once a second,
+and does it under the write lock.
 
 Done twice it changes nothing, so that no process has to be the one that does it.
 """
@@ -7,6 +7,7 @@ Done twice it changes nothing, so that no process has to be the one that does it
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from sqlmodel import Session
 from crm.day.due import catch_up, is_any_overdue, is_due, tell_overdue
 from crm.db import search
 from crm.db.base import Database
+from crm.db.counts import count_block, next_block
 from crm.errors import Unavailable
 from crm.fields import utcnow
 
@@ -36,12 +38,20 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         if overdue_after:
             tell_overdue(session.connection(), utcnow() - overdue_after)
 
+    def next_step(connection: Connection) -> Callable[[Session], object] | None:
+        """One of them at a time, so that what is due does not wait for what only makes reading faster."""
+        if is_anything_due(connection):
+            return do
+        if search.is_behind(connection):
+            return search.catch_up
+        block = next_block(connection)
+        return block and (lambda session: count_block(session.connection(), block))
+
     while True:
         await asyncio.sleep(EVERY)
         try:
-            for is_to_do, step in ((is_anything_due, do), (search.is_behind, search.catch_up)):
-                while await database.look(is_to_do):
-                    await database.write(step)
+            while step := await database.look(next_step):
+                await database.write(step)
         except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
             log.warning("what is due was not done: %s", type(error).__name__)
             await asyncio.sleep(AFTER_ERROR)

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import SQLModel
 
 import crm.day.shifts
+import crm.db.counts
 import crm.leads.tables
 import crm.outbox.tables
 import crm.web.tables  # noqa: F401  (with those of crm.models they fill the metadata)

@@ -71,6 +71,10 @@ class Period(SQLModel):
     since: Moment | None = Field(default=None, description="ISO 8601 with an offset.")
     until: Moment | None = Field(default=None, description="ISO 8601 with an offset.")
 
+    @property
+    def is_all_time(self) -> bool:
+        return self.since is None and self.until is None
+
     def on(self, column: Any) -> list[Any]:
         """The conditions that keep what was created in the period."""
         if self.since and (self.until or utcnow()) - self.since < timedelta(days=31):

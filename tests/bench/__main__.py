@@ -9,6 +9,7 @@ the same is measured on a bare endpoint that validates and answers the same mode
 import argparse
 import json
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from crm.api.registration import ContactCreate
 from crm.models import ContactPublic, LeadPublic, OperatorRef, SourceRef
 from tests.bench.history import SOURCES, add_history, add_team
 from tests.bench.told import open_streams, webhook
-from tests.postgres import Proxy, Server
+from tests.postgres import Proxy, Server, sql
 from tests.service import Service, serving
 
 OPEN = 2_000  # contacts kept open: 20 for each operator
@@ -126,31 +127,36 @@ def closing_contacts(url: str) -> Iterator[None]:
         engine.dispose()
 
 
-def calls(half: int) -> list[str]:
-    """Each list and statistics call; half: the id of a contact and of a lead in the middle of the history."""
-    day = (datetime.now(UTC) - timedelta(days=180)).strftime("%Y-%m-%dT00:00:00Z")
+def calls(half: int, lead: int) -> list[str]:
+    """Each list and statistics call; the ids of a contact and of a lead in the middle of the history."""
+    today, day, month = (
+        (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT00:00:00Z") for days in (0, 180, 30)
+    )
+    days = f"step=day&since={month}"
     lists = ["/operators/", "/operators/?is_active=true", "/operators/7", "/sources/", "/sources/?bot_id=bot-7"]
-    lists += ["/contacts/", f"/contacts/?before_id={half}", f"/contacts/{half}", f"/contacts/?lead_id={half}"]
+    lists += ["/contacts/", f"/contacts/?before_id={half}", f"/contacts/{half}", f"/contacts/?lead_id={lead}"]
     lists += ["/contacts/?order=queue", "/contacts/?order=queue&source_id=1"]
     lists += [f"/contacts/?{one}" for one in ("status=pending", "status=new", "status=closed", "source_id=5")]
     lists += [f"/contacts/?operator_id=7&{two}" for two in ("status=in_progress", "status=closed", "source_id=5")]
     lists += [f"/contacts/?source_id=5&status=pending&before_id={half}"]
-    lists += ["/leads/", f"/leads/?after_id={half}", "/leads/?phone=84950000001", f"/leads/{half}"]
-    lists += [f"/leads/{half}/contacts", "/leads/?external_id=tg:none"]
-    lists += [f"/leads/?q={q}" for q in ("lead%2077", "5000123", "h-999", "nowhere", f"lead&after_id={half}")]
+    lists += ["/leads/", f"/leads/?after_id={lead}", "/leads/?phone=84950000001", f"/leads/{lead}"]
+    lists += [f"/leads/{lead}/contacts", "/leads/?external_id=tg:none"]
+    lists += [f"/leads/?q={q}" for q in ("lead%2077", "5000123", "h-999", "nowhere", f"lead&after_id={lead}")]
     stats = ["/stats/", "/stats/operators", "/stats/sources", "/stats/sources/5", "/operators/7/stats"]
-    return lists + stats + [f"{path}?since={day}" for path in stats]
+    of_periods = [f"{path}?since={since}" for since in (today, day) for path in stats]
+    series = [f"/stats/series?measure={one}&{days}" for one in ("contacts", "assign_seconds", "load")]
+    return lists + stats + of_periods + series
 
 
-def time_calls(service: Service, half: int) -> None:
-    print(f"\n{'call':<60} {'median ms':>10} {'worst ms':>10}")
-    for path in calls(half):
+def time_each(title: str, works: dict[str, Callable[[], object]]) -> None:
+    print(f"\n{title:<60} {'median ms':>10} {'worst ms':>10}")
+    for label, work in works.items():
         times = []
         for _ in range(7):
             begin = time.perf_counter()
-            service.call("GET", path)
+            work()
             times.append((time.perf_counter() - begin) * 1000)
-        print(f"{path:<60} {statistics.median(times):>10.1f} {max(times):>10.1f}")
+        print(f"{label:<60} {statistics.median(times):>10.1f} {max(times):>10.1f}", flush=True)
 
 
 def polls() -> dict[str, list[str]]:
@@ -227,17 +233,46 @@ def exporting(service: Service, number: int) -> Iterator[None]:
         yield
 
 
-def time_polls(service: Service) -> None:
-    """Of one page alone, whose answers nobody shares."""
-    print(f"\n{'poll of the page':<60} {'median ms':>10} {'worst ms':>10}")
-    for view, paths in polls().items():
-        times = []
-        for _ in range(7):
-            begin = time.perf_counter()
+def time_reads(url: str, workers: int = 1) -> None:
+    """Of one who asks alone, whose answers nobody shares; the start is from the command to the first answer."""
+    with serving(url, workers=workers) as service:
+        service.call("GET", "/stats/")  # after an upgrade, or a new history, the first start counts it
+
+        def read(*paths: str) -> None:
             for path in paths:
                 service.call("GET", path)
-            times.append((time.perf_counter() - begin) * 1000)
-        print(f"{view:<60} {statistics.median(times):>10.1f} {max(times):>10.1f}")
+
+        with closing(service.connect()) as connection:
+
+            def scrape() -> None:
+                connection.request("GET", "/metrics")
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
+
+            time_each("poll of the page", {view: partial(read, *paths) for view, paths in polls().items()})
+            [newest] = service.call("GET", "/contacts/?limit=1")
+            lead = service.call("GET", f"/contacts/{newest['id'] // 2}")["lead_id"]
+            time_each("call", {path: partial(read, path) for path in calls(newest["id"] // 2, lead)})
+            time_each("", {"a scrape of /metrics": scrape})
+        print(f"memory of the service: {peak_memory(service):.0f} MB")
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        with serving(url, workers=workers, options=["--no-access-log"]):  # with one, it is a process from the beginning
+            times.append(time.perf_counter() - begin)
+    print(f"start, until it answers: {statistics.median(times):.1f} s, at worst {max(times):.1f}")
+    if url.startswith("sqlite"):
+        file = Path(url.removeprefix("sqlite:///"))
+        size, copy = file.stat().st_size, file.with_name("copy.db")
+        begin = time.perf_counter()
+        with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+        print(f"backup: {time.perf_counter() - begin:.1f} s")
+        copy.unlink()
+    else:
+        [(size,)] = sql(url, "SELECT pg_database_size(current_database())")
+    print(f"{size / 1e9:.2f} GB, which is {size / newest['id'] / 1000:.2f} GB for a million contacts")
 
 
 def main() -> None:
@@ -245,7 +280,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=15, help="of load for each figure (default 15)")
     parser.add_argument("--history", type=int, default=1_000_000, help="contacts of history (default 1,000,000)")
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
+    parser.add_argument("--reads", metavar="URL", help="only what reads, of a database that is there")
     options = parser.parse_args()
+    if options.reads:
+        time_reads(options.reads)
+        return
     if not WRK:
         sys.exit("wrk is missing: install it with `apt-get install wrk` or `brew install wrk`")
     with tempfile.TemporaryDirectory() as name:
@@ -280,9 +319,7 @@ def bench(url: str, seconds: int, history: int, bare_result: Result, workers: in
     print(f"rate with history / without: {full.rate / empty.rate:.2f}")
     exported = measure("registration, while all is exported", url, seconds, bare_result, workers, exports=1)
     print(f"rate with an export / without: {exported.rate / full.rate:.2f}")
-    with serving(url, workers=workers) as service:
-        time_polls(service)
-        time_calls(service, history // 2)
+    time_reads(url, workers)
 
 
 def bench_postgres(server: Server, seconds: int, history: int, bare_result: Result) -> None:

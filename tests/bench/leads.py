@@ -48,7 +48,7 @@ def measure(url: str, history: int) -> None:
         with timed(f"{step.__name__} to {revision}, {history:,} contacts, of which {history // 20:,} have a note"):
             migrate(url, step, revision)
     with threaded(url) as service:
-        into = history // 2
+        into = history // 4
         for label, method, path in (
             ("the list of duplicates", "GET", "/leads/duplicates"),
             (f"merge of {CONTACTS:,} contacts", "POST", "/leads/1/merge"),
