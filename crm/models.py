@@ -167,7 +167,7 @@ class ContactRecord(ContactBase):
     closed_at: datetime | None
 
 
-IN_TURN, COUNTED = (text("priority DESC"), "id"), ("source_id", "operator_id", "created_at", "is_sticky")
+IN_TURN, COUNTED = (text("priority DESC"), "id"), ("created_at", "source_id", "operator_id", "is_sticky")
 
 
 class Contact(ContactRecord, Row, table=True):
@@ -197,7 +197,7 @@ class Contact(ContactRecord, Row, table=True):
         Index("ix_contact_source_id", "source_id", "id", "status"),
         Index("ix_contact_operator_id", "operator_id", "id", "status"),
         Index("ix_contact_status", "status", "id"),
-        # Statistics read only these; the first also serves the list of a source and an operator, the second a period.
+        # Statistics of a period read only these; the first serves long ones, and the list of a source and an operator.
         Index("ix_contact_counts", "source_id", "operator_id", "id", "created_at"),
         Index("ix_contact_created_at", "created_at", "source_id", "operator_id"),
         Index("ix_contact_topic", "topic", "id", **fields.where(fields.HAS_TOPIC)),

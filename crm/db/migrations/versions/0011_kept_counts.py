@@ -1,4 +1,4 @@
-"""counts of what is closed, kept for statistics of all time
+"""counts of what is closed, kept for statistics of all time; what only these read in other order is there by time
 
 Revision ID: 0011
 Revises: 0010
@@ -14,10 +14,15 @@ branch_labels = None
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+INDEXES: dict[str, tuple[str, list[str]]] = {  # by name: which rows, and what comes after the time
+    "ix_contact_sticky": ("is_sticky", []),
+    "ix_contact_topic_counts": ("topic <> ''", ["topic"]),
+}
 
 
 def upgrade() -> None:
-    """Empty: the next start of the service counts."""
+    """The tables stay empty: the next start of the service counts."""
+    make_anew(["created_at", "source_id", "operator_id", "is_sticky"])
     op.create_table(
         "contact_count",
         sa.Column("source_id", BIG, nullable=False),
@@ -43,5 +48,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    make_anew(["source_id", "operator_id", "created_at", "is_sticky"])
     op.drop_table("uncounted_contact")
     op.drop_table("contact_count")
+
+
+def make_anew(columns: list[str]) -> None:
+    is_sqlite = op.get_bind().dialect.name == "sqlite"
+    if is_sqlite:  # which forgets with an index what 0008 told it of that
+        op.execute("CREATE TEMP TABLE figures AS SELECT * FROM sqlite_stat1 WHERE tbl = 'contact'")
+    for name, (predicate, further) in INDEXES.items():
+        where = sa.text(predicate)
+        op.drop_index(name, "contact")
+        op.create_index(name, "contact", [*columns, *further], sqlite_where=where, postgresql_where=where)
+    if is_sqlite:
+        op.execute("DELETE FROM sqlite_stat1 WHERE tbl = 'contact'")
+        op.execute("INSERT INTO sqlite_stat1 SELECT * FROM figures")
+        op.execute("DROP TABLE figures")
