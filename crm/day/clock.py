@@ -1,5 +1,6 @@
-"""What is due by time, and not by a call; then what the search and the statistics keep. Each process looks once a second,
-and does it under the write lock.
+"""What is due by time, and not by a call; then what the search and the statistics keep.
+
+Each process looks once a second, and does it under the write lock.
 
 Done twice it changes nothing, so that no process has to be the one that does it.
 """

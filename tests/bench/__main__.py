@@ -7,11 +7,9 @@ the same is measured on a bare endpoint that validates and answers the same mode
 """
 
 import argparse
-import json
-import shutil
+import asyncio
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,22 +18,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 from fastapi import FastAPI
 from sqlalchemy import create_engine
 
 from crm.api.registration import ContactCreate
 from crm.models import ContactPublic, LeadPublic, OperatorRef, SourceRef
+from tests.bench.cases import BURST, BURST_CONNECTIONS, CASES, burst, prepare
 from tests.bench.history import SOURCES, add_history, add_team
+from tests.bench.load import WRK, Result, close, register
 from tests.bench.told import open_streams, webhook
 from tests.postgres import Proxy, Server, sql
 from tests.service import Service, serving
 
 OPEN = 2_000  # contacts kept open: 20 for each operator
-CONNECTIONS = 16
-WRK = shutil.which("wrk") or ""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWER = {
@@ -53,48 +51,6 @@ async def answer_without_database(_: ContactCreate) -> ContactPublic:
         source=SourceRef(id=1, name="Source 1", bot_id="bot-1"),
         operator=OperatorRef(id=1, name="Operator 1"),
     )
-
-
-WRK_SCRIPT = """
-local threads = 0
-function setup(thread) thread:set("number", threads); threads = threads + 1 end
-function init(args) n = 0; math.randomseed(os.time() * 8 + number) end
-local keys = {KEYS}
-function request()
-  n = n + 1
-  local key = string.format("%d-%d-%d", math.random(0, 2^30), number, n)
-  local headers = {["Content-Type"] = "application/json", ["X-API-Key"] = keys[n % SOURCES + 1]}
-  return wrk.format("POST", "/contacts/", headers, string.format(
-    '{"source_id":%d,"lead_external_id":"tg:%s","lead_phone":"8 9%02d %07d","lead_name":"Lead %d",' ..
-    '"message":"Where is my order?","event_id":"%s"}',
-    n % SOURCES + 1, key, math.random(10, 29), math.random(0, 9999999), n, key))
-end
-function done(summary, latency)
-  local e = summary.errors
-  io.write(string.format('RESULT {"rate": %f, "p50": %f, "p99": %f, "errors": %d}\\n',
-    (summary.requests - e.status) / summary.duration * 1e6, latency:percentile(50) / 1000,
-    latency:percentile(99) / 1000, e.connect + e.read + e.write + e.status + e.timeout))
-end
-""".replace("SOURCES", str(SOURCES))
-
-
-class Result(NamedTuple):
-    rate: float
-    p50: float
-    p99: float
-    errors: int
-
-
-def wrk(port: int, seconds: int, keys: Sequence[str] = ()) -> Result:
-    """keys: those of the sources, or none."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK_SCRIPT.replace("KEYS", ", ".join(f'"{key}"' for key in keys)))
-        script.flush()
-        output = subprocess.run(
-            [WRK, "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, f"http://127.0.0.1:{port}"],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-    return Result(**json.loads(output.rpartition("RESULT ")[2]))
 
 
 def peak_memory(service: Service) -> float:
@@ -280,6 +236,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=15, help="of load for each figure (default 15)")
     parser.add_argument("--history", type=int, default=1_000_000, help="contacts of history (default 1,000,000)")
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
+    parser.add_argument("--cases", action="store_true", help="only what is registered at its worst")
     parser.add_argument("--reads", metavar="URL", help="only what reads, of a database that is there")
     options = parser.parse_args()
     if options.reads:
@@ -290,15 +247,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         print(f"{'':<45} {'contacts/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of bare':>8} {'MB':>6}")
         with serving(f"sqlite:///{name}/bare.db", "tests.bench.__main__:bare") as service:
-            wrk(service.port, 2)
-            bare_result = wrk(service.port, options.seconds)
+            register(service.port, 2)
+            bare_result = register(service.port, options.seconds)
             report("bare endpoint", bare_result, bare_result, service)
         if options.postgres:
             server = Server(durable=True, shared_buffers="512MB", max_wal_size="4GB")
             try:
-                bench_postgres(server, options.seconds, options.history, bare_result)
+                if options.cases:
+                    for workers in (1, 2, 4):
+                        create = partial(server.create_database, over_socket=True)
+                        bench_cases(create, options.seconds, bare_result, workers)
+                else:
+                    bench_postgres(server, options.seconds, options.history, bare_result)
             finally:
                 server.remove()
+        elif options.cases:
+            files = (f"sqlite:///{name}/{number}.db" for number in count())
+            for workers in (1, 2):
+                bench_cases(partial(next, files), options.seconds, bare_result, workers)
         else:
             bench(f"sqlite:///{name}/crm.db", options.seconds, options.history, bare_result)
 
@@ -306,6 +272,7 @@ def main() -> None:
 def bench(url: str, seconds: int, history: int, bare_result: Result, workers: int = 1) -> None:
     """Without and with history, and the calls that read."""
     empty = measure("registration", url, seconds, bare_result, workers)
+    measure_closing(url, seconds, bare_result, workers)
     pages = measure("registration, 50 open pages", url, seconds, bare_result, workers, pages=50)
     print(f"rate with 50 open pages / without: {pages.rate / empty.rate:.2f}")
     keys = measure("registration with keys", url, seconds, bare_result, workers, with_keys=True)
@@ -346,13 +313,44 @@ def measure(
         keys = [service.call("POST", "/keys/", body)["key"] for body in bodies] if with_keys else []
         telling = webhook(service) if with_webhook else open_streams(service, streams)
         with closing_contacts(url), open_pages(service, pages), exporting(service, exports), telling as came:
-            wrk(service.port, 2, keys)
-            result = wrk(service.port, seconds, keys)
+            register(service.port, 2, keys)
+            result = register(service.port, seconds, keys)
             told = sum(came)
         if told:
             print(f"told meanwhile: {told:,} {'webhooks' if with_webhook else 'bytes'}")
         report(label, result, bare_result, service)
     return result
+
+
+def measure_closing(url: str, seconds: int, bare_result: Result, workers: int) -> None:
+    """Of the contacts that were registered before, all of which are open for it; half as long, so that they last."""
+    sql(url, "UPDATE contact SET status = 'new', closed_at = NULL")
+    with serving(url, workers=workers) as service:
+        close(service.port, 1, 1)
+        [(last,)] = sql(url, "SELECT max(id) FROM contact WHERE status = 'closed'")
+        report("closing", close(service.port, seconds // 2, last + 1), bare_result, service)
+
+
+def bench_cases(create_database: Callable[[], str], seconds: int, bare_result: Result, workers: int) -> None:
+    """Each on a database of its own."""
+    usual = 0.0
+    for name in CASES:
+        url = create_database()
+        with serving(url, workers=workers) as service:
+            load = prepare(service, name)
+            with closing_contacts(url):
+                load(2)
+                result = load(seconds)
+            report(f"{name}, {workers} workers", result, bare_result, service)
+        usual = usual or result.rate
+        print(f"rate / usual: {result.rate / usual:.2f}")
+    with serving(create_database(), workers=workers) as service:
+        add_team(service.call)
+        took, refused, others = asyncio.run(burst(service.port))
+    print(
+        f"{BURST:,} contacts over {BURST_CONNECTIONS} connections, {workers} workers: {took:.1f} s, refused {refused},"
+        f" others waited {statistics.median(others) * 1000:.0f} ms (median), {others[-1] * 1000:.0f} ms (at most)"
+    )
 
 
 def report(label: str, result: Result, bare_result: Result, service: Service) -> None:
