@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,8 +24,6 @@ from crm.__main__ import main as cli
 from crm.main import create_app
 from crm.settings import Settings
 from tests.forked import ForkedService
-
-ROOT = Path(__file__).parents[1]
 
 
 class Service:
@@ -39,10 +37,14 @@ class Service:
         copies: int = 1,
         log: Any = None,
         options: Sequence[str] = (),
+        is_anew: bool = False,
         **environment: str,
     ) -> None:
-        """log: a file for its log lines, which it does not write else. options: further ones of uvicorn."""
-        self.url, self.log, self.options = url, log, options
+        """log: a file for its log lines, which it does not write else. options: further ones of uvicorn.
+
+        is_anew: it imports all, as `python -m uvicorn` does; the others are forked.
+        """
+        self.url, self.log, self.options, self.is_anew = url, log, options, is_anew
         self.headers: dict[str, str] = {}  # of all requests
         self.environment = {**os.environ, "DATABASE_URL": url, **environment}
         self.app, self.workers = app, workers
@@ -65,9 +67,8 @@ class Service:
         options = [self.app, "--port", str(port), "--workers", str(self.workers), *self.options]
         if self.log is None:
             options += ["--log-level", "warning", "--no-access-log"]
-        is_plain = self.log is None and self.workers == 1 and not self.options
-        if is_plain and Path.cwd() == ROOT:  # elsewhere there may be other code
-            return ForkedService(options, self.environment)
+        if not self.is_anew:
+            return ForkedService(options, self.environment, self.log and self.log.name)
         command = [sys.executable, "-m", "uvicorn", *options]
         return subprocess.Popen(command, env=self.environment, start_new_session=True, stderr=self.log)
 
@@ -220,15 +221,15 @@ def threaded(url: str, **settings: Any) -> Iterator[Service]:
         service.stop()
 
 
-def start(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the service until it gives up: it must not be able to start."""
-    return subprocess.run(
-        [sys.executable, "-m", "uvicorn", "crm.main:app", "--port", "0"],
-        env={**os.environ, "DATABASE_URL": url, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def start(url: str, **environment: str) -> tuple[int, str]:
+    """Runs the service until it gives up, for it must not be able to start: its exit code, and what it said."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        options = ["crm.main:app", "--port", "0"]
+        process = ForkedService(options, {**os.environ, "DATABASE_URL": url, **environment}, log.name)
+        try:
+            return process.wait(120), log.read()
+        finally:
+            process.send_signal(signal.SIGKILL)
 
 
 def run(*arguments: str, expect: int = 0, **environment: str) -> str:

@@ -121,7 +121,7 @@ def texts(service: Service) -> list[str]:
 
 
 def test_two_workers_answer_alike_for_both_and_after_a_restart_count_from_zero(path: Path) -> None:
-    with serving(f"sqlite:///{path}", workers=2) as service:
+    with serving(f"sqlite:///{path}", workers=2, is_anew=True) as service:
         service.call("POST", "/operators/", {"name": "Anna", "max_load": 100})
         service.call("POST", "/sources/", {"name": "Shop"})
         service.call("PUT", "/sources/1/operators", [{"operator_id": 1}])
@@ -130,7 +130,7 @@ def test_two_workers_answer_alike_for_both_and_after_a_restart_count_from_zero(p
         for text in texts(service):
             assert figures(text)[registrations(1, "assigned")] == 40
             assert len(re.findall("^# TYPE crm_registrations_total", text, re.M)) == 1
-    with serving(f"sqlite:///{path}", workers=2) as service:
+    with serving(f"sqlite:///{path}", workers=2, is_anew=True) as service:
         service.call("POST", "/contacts/", {"source_id": 1, "lead_external_id": 1})
         assert figures(texts(service)[0])[registrations(1, "assigned")] == 1
 

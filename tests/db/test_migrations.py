@@ -234,9 +234,9 @@ def test_the_notes_of_older_contacts_become_pairs_of_leads_exactly_as_if_they_ca
 
 def test_a_database_that_the_start_may_not_migrate_must_be_up_to_date(new_databases: tuple[str, str]) -> None:
     url = new_databases[0]
-    refused = start(url, CRM_MIGRATE="false")
-    assert "Traceback" not in refused.stderr
-    assert "python -m crm migrate" in refused.stderr
+    _, said = start(url, CRM_MIGRATE="false")
+    assert "Traceback" not in said
+    assert "python -m crm migrate" in said
     run("migrate", DATABASE_URL=url)
     run("migrate", DATABASE_URL=url)
     with serving(url, CRM_MIGRATE="false") as service:
@@ -247,10 +247,10 @@ def test_a_database_newer_than_the_code_stops_the_start_with_one_line(new_databa
     migrate(new_databases[0])
     sql(new_databases[0], "UPDATE alembic_version SET version_num = '9999'")
     for environment in ({}, {"CRM_MIGRATE": "false"}):
-        refused = start(new_databases[0], **environment)
-        assert refused.returncode != 0
-        assert "Traceback" not in refused.stderr
-        assert "9999" in next(line for line in refused.stderr.splitlines() if "ERROR" in line)
+        code, said = start(new_databases[0], **environment)
+        assert code > 0
+        assert "Traceback" not in said
+        assert "9999" in next(line for line in said.splitlines() if "ERROR" in line)
     assert "9999" in run("migrate", expect=1, DATABASE_URL=new_databases[0])
 
 

@@ -74,6 +74,7 @@ class Reader:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder, self.stack = folder, stack
         self.service: Service | None = None
+        self.is_changed = False  # the code of that copy
         self._running = stack.enter_context(ExitStack())  # the service that runs now
         for name in ("crm", "tests"):
             shutil.copytree(ROOT / name, folder / name)
@@ -158,7 +159,8 @@ class Reader:
         environment = {**self.environment, **environment}
         url, words = environment.pop("DATABASE_URL", "sqlite:///crm.db"), shlex.split(options)
         self.service = self._running.enter_context(
-            serving(url, "tests.docs.first:app", options=words, **environment)  # the last --workers counts
+            # The last --workers counts.
+            serving(url, "tests.docs.first:app", options=words, is_anew=self.is_changed, **environment)
         )
 
     def _until_ctrl_c(self, command: str) -> str:
@@ -177,6 +179,7 @@ class Reader:
         """A program of its own, or what belongs into the file that its first line names."""
         target, _, text = block.text.partition("\n")
         if target.startswith("# "):
+            self.is_changed = True
             path = self.folder / target.removeprefix("# ")
             before = path.read_text()
             path.write_text(f"{before.partition('def upgrade')[0]}{text}" if "/versions/" in target else before + text)

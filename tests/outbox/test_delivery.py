@@ -104,10 +104,8 @@ def write(service: Service, seed: int, operations: int) -> None:
 
 def kill_a_worker(service: Service) -> None:
     """`kill -9`; the process that started it starts another."""
-    workers = subprocess.run(
-        ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"],  # noqa: S607
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+    command = ["pgrep", "-P", str(service.process.pid)]
+    workers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(random.choice(workers)), signal.SIGKILL)
 
 

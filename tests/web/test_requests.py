@@ -54,7 +54,9 @@ def test_each_request_is_one_line_of_json_with_its_id_and_without_secrets(path: 
     with log_file.open("w") as log:
         environment = {"CRM_ADMIN_KEY": SECRETS[3], "CRM_LOG_FORMAT": "json"}
         options = ["--log-config", "crm/log_config.json"]
-        with serving(f"sqlite:///{path}", workers=workers, log=log, options=options, **environment) as service:
+        with serving(
+            f"sqlite:///{path}", workers=workers, log=log, options=options, is_anew=True, **environment
+        ) as service:
             ids = use(service)
     text = log_file.read_text()
     lines = [json.loads(line) for line in text.splitlines()]  # all of them, also those of uvicorn's parent process
