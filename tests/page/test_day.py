@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from crm import fields
 from tests.conftest import empty_file
-from tests.page.browser import Tab, hide, row, team, write
+from tests.page.browser import LOOKS, Tab, hide, row, team, write
 from tests.page.conftest import new_key
 from tests.service import Service, serving
 
@@ -451,10 +451,7 @@ def ugly(path: Path) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme", "locale"),
-    [(1280, "light", "en-US"), (390, "dark", "ru-RU"), (390, "light", "en-US"), (1280, "dark", "ru-RU")],
-)
+@pytest.mark.parametrize(("width", "scheme", "locale"), LOOKS)
 def test_each_window_of_the_day_fits_and_is_accessible(
     browser: Browser, ugly: Service, width: int, scheme: Any, locale: str, tmp_path: Path
 ) -> None:

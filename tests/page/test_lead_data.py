@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from tests.page.browser import Tab, hide, row, team, under_prefix, write
+from tests.page.browser import LOOKS, Tab, hide, row, team, under_prefix, write
 from tests.page.conftest import ADMIN, new_key
 from tests.service import Service
 
@@ -251,7 +251,7 @@ def fill_with_ugly_data(service: Service) -> None:
     service.call("POST", "/leads/6/forget")
 
 
-@pytest.mark.parametrize(("width", "scheme", "locale"), [(390, "dark", "ru-RU"), (1280, "light", "en-US")])
+@pytest.mark.parametrize(("width", "scheme", "locale"), LOOKS)
 def test_each_window_of_a_leads_data_fits_and_is_accessible(
     browser: Browser, service: Service, width: int, scheme: Any, locale: str, tmp_path: Path
 ) -> None:
