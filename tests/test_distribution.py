@@ -117,7 +117,7 @@ def counts(api: Api, source_id: int) -> Counter[int | None]:
 @pytest.mark.seconds(8)
 @pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
 def test_weights_10_and_30_give_a_quarter_and_three_quarters(api: Api) -> None:
-    contacts = effort(1000, 4000)
+    contacts = effort(500, 4000)
     first, second = api.operator("Anna", max_load=contacts), api.operator("Boris", max_load=contacts)
     source_id = api.source(weights={first: 10, second: 30})
     for number in range(contacts):

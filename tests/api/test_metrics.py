@@ -135,9 +135,12 @@ def test_two_workers_answer_alike_for_both_and_after_a_restart_count_from_zero(p
         assert figures(texts(service)[0])[registrations(1, "assigned")] == 1
 
 
-def test_without_the_library_metrics_are_501_and_all_else_works(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_metrics_are_501(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "IS_INSTALLED", False)
     assert "pip install -e '.[metrics]'" in api.get("/metrics", expect=501)["detail"]
+
+
+def test_without_the_library_all_else_can_be_imported() -> None:
     program = (
         "import sys; sys.modules['prometheus_client'] = None; import crm.main; print(crm.api.metrics.IS_INSTALLED)"
     )

@@ -78,7 +78,7 @@ def service(two_copies: Service) -> Service:
 
 
 def test_shifts_that_begin_in_the_same_second_hand_out_all_that_waits_once(service: Service) -> None:
-    waiting, database = effort(500, 5000), service.url
+    waiting, database = effort(250, 5000), service.url
     add_team(service, operators=50, max_load=waiting // 60)
     at_once(service, [{"source_id": 1, "lead_external_id": f"tg:{n}"} for n in range(waiting)])
     assert statuses(database) == {"pending": waiting}

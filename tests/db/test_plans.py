@@ -13,7 +13,7 @@ from crm.day.due import is_any_overdue
 from crm.db.direct import Prepared
 from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
-from tests.postgres import migrated_database, server
+from tests.postgres import connected, migrated_database, server
 
 CONTACTS, LEADS = 20_000, 10_000
 
@@ -71,12 +71,10 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 def bad_steps(database: str, statement: str, parameters: Any) -> list[str]:
     """The steps of its plan that read all of a table that grows, or sort a part of it that an index could give."""
-    engine = create_engine(database, isolation_level="AUTOCOMMIT")
-    is_sqlite = engine.dialect.name == "sqlite"
-    with engine.connect() as connection:
+    is_sqlite = database.startswith("sqlite")
+    with connected(database) as connection:
         explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
         rows = connection.exec_driver_sql(explain + statement, parameters).all()
-    engine.dispose()
     steps = [str(row[-1]).strip() for row in rows]
     grows = "(contact|lead|lead_identifier|assignment)"
     if is_sqlite:

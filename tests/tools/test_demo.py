@@ -31,7 +31,7 @@ def service(path: Path) -> Any:
 
 
 def test_it_fills_an_empty_service_and_shows_life(service: Service) -> None:
-    printed = demo(service, "--contacts", "300")
+    printed = demo(service, "--contacts", "150")
     assert f"open http://127.0.0.1:{service.port}/" in printed
     assert {row["name"] for row in service.call("GET", "/operators/")} == set(LIMITS)
     sources = {row["bot_id"]: row for row in service.call("GET", "/sources/")}
@@ -40,11 +40,11 @@ def test_it_fills_an_empty_service_and_shows_life(service: Service) -> None:
         "demo_telegram"
     ][1]
     stats = service.call("GET", "/stats/")
-    assert stats["contacts"] == 300
-    assert stats["leads"] < 250  # others came back
+    assert stats["contacts"] == 150
+    assert stats["leads"] < 130  # others came back
     rows = service.call("GET", "/stats/operators")
     assert all(row["load"] <= row["max_load"] for row in rows)
-    assert sum(row["by_status"]["closed"] for row in rows) > 50
+    assert sum(row["by_status"]["closed"] for row in rows) > 25
     assert {"new", "in_progress", "closed"} <= {row["status"] for row in service.call("GET", "/contacts/?limit=1000")}
     lead = max(service.call("GET", "/leads/?limit=1000"), key=lambda row: row["contacts_count"])
     assert len(lead["phones"]) == len(lead["emails"]) == 1  # however they were written
@@ -72,7 +72,7 @@ def test_it_refuses_a_service_that_has_data_unless_told_to_and_leaves_that_alone
 @pytest.mark.seconds(8)
 def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service: Service) -> None:
     command = [sys.executable, "-m", "crm", "demo", "--url", f"http://127.0.0.1:{service.port}", "--rate", "100"]
-    with at_a_terminal([*command, "--contacts", "150"], subprocess.DEVNULL) as process:
+    with at_a_terminal([*command, "--contacts", "80"], subprocess.DEVNULL) as process:
         wait_for(service, 20)
         service.stop()
         time.sleep(0.5)  # so that it is told once at least that nobody is there
@@ -80,8 +80,9 @@ def test_it_outlives_a_restart_of_the_service_and_people_who_are_faster(service:
         while process.poll() is None:
             for contact in service.call("GET", "/contacts/?status=in_progress") if service.answers() else []:
                 service.request("PATCH", f"/contacts/{contact['id']}/status", {"status": "closed"})
+            time.sleep(0.02)  # not all the time, which takes a core
         assert process.wait(60) == 0
-    assert service.call("GET", "/stats/")["contacts"] == 150
+    assert service.call("GET", "/stats/")["contacts"] == 80
 
 
 def wait_for(service: Service, contacts: int) -> None:
