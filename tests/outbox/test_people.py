@@ -19,6 +19,7 @@ from crm.outbox import deliveries, people
 from tests.conftest import Api
 from tests.outbox.conftest import contacts, log_of, subscribe, until
 from tests.outbox.receiver import Answer, Receiver
+from tests.postgres import sql
 from tests.service import free_port
 
 PASSWORD = "correct-horse"  # noqa: S105
@@ -104,9 +105,9 @@ def test_what_the_lead_said_is_told_only_if_the_subscription_allows_it(told: Api
 
 
 def test_what_waits_is_joined_and_one_alert_comes_in_ten_minutes(
-    told: Api, shop: int, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+    told: Api, shop: int, mailbox: Mailbox, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "RETRIES", (1,) * 9)
+    monkeypatch.setattr(deliveries, "RETRIES", (3600,) * 9)
     subscribe(told, mailbox.url())
     mailbox.answer = "451 later"
     contacts(told, 1)
@@ -114,6 +115,8 @@ def test_what_waits_is_joined_and_one_alert_comes_in_ten_minutes(
     for _ in range(14):
         told.contact(shop)
     mailbox.answer = "250 OK"
+    until(lambda: told.get("/events/?after=0"), lambda events: len(events) == 15)  # the sender knows of them too
+    sql(database, "UPDATE subscription SET next_attempt_at = NULL")  # as if the hour were over
     [text] = mailbox.texts(1)
     lines = [line for line in text.splitlines() if "://" not in line]
     assert lines == [
