@@ -19,6 +19,7 @@ from typing import Any
 
 import uvicorn
 from click.testing import CliRunner
+from fastapi import FastAPI
 
 from crm.__main__ import main as cli
 from crm.main import create_app
@@ -190,10 +191,10 @@ def serving(
 class Thread(Service):
     """A service in a thread of this process, which starts at once; for those who only want one to talk to."""
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    def __init__(self, url: str, app: FastAPI) -> None:
         super().__init__(url, copies=0)
         self.headers = {}
-        self._app = create_app(Settings(DATABASE_URL=url, **settings))
+        self._app = app
         config = uvicorn.Config(self._app, port=0, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._socket = config.bind_socket()
@@ -214,7 +215,7 @@ class Thread(Service):
 @contextmanager
 def threaded(url: str, **settings: Any) -> Iterator[Service]:
     """Such a service for the length of a block."""
-    service = Thread(url, **settings)
+    service = Thread(url, create_app(Settings(DATABASE_URL=url, **settings)))
     try:
         yield service
     finally:

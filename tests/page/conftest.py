@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.conftest import empty_file
+from tests.conftest import app_on, empty_file
 from tests.page.browser import Tab, team
 from tests.service import Service, Thread, serving
 
@@ -15,7 +15,8 @@ ADMIN = "the-admin's-own-key"
 
 @pytest.fixture
 def service(path: Path) -> Iterator[Service]:
-    service = Thread(empty_file(path))
+    url = empty_file(path)
+    service = Thread(url, app_on(url))
     try:
         yield service
     finally:

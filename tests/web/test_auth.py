@@ -386,7 +386,7 @@ def test_a_malformed_body_is_refused_to_who_may_not_call_before_it_is_read(datab
 def test_without_keys_only_callers_on_the_same_machine_are_served(
     database: str, client_host: str, headers: dict[str, str], status: int
 ) -> None:
-    with TestClient(create_app(settings_of(database)), "http://127.0.0.1", client=(client_host, 1)) as client:
+    with TestClient(app_on(database), "http://127.0.0.1", client=(client_host, 1)) as client:
         answer = client.get("/operators/", headers=headers)
         assert answer.status_code == status
         assert ("CRM_ADMIN_KEY" in answer.text) == (status == 403)
