@@ -24,11 +24,11 @@ from coverage import Coverage
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import settings
-from sqlalchemy import Engine
+from sqlalchemy import Dialect, Engine
 from xdist.scheduler import LoadScopeScheduling
 
 import crm.main
-from crm.db import open_database
+from crm.db import direct, open_database
 from crm.main import create_app
 from crm.settings import Settings
 from tests import leaks, postgres
@@ -75,8 +75,18 @@ class _Compiled(dict[Any, Any]):
         super().__setitem__((type(key[0]), *key[1:]), compiled)
 
 
-_compiled = _Compiled()
+_compiled, _prepared = _Compiled(), dict[Any, direct.Prepared]()
 Engine._compiled_cache = property(lambda _: _compiled, lambda *_: None)  # type: ignore[assignment]
+
+
+def _prepare(statement: Any, dialect: Dialect, names: tuple[str, ...]) -> direct.Prepared:
+    key = statement, type(dialect), names
+    if key not in _prepared:
+        _prepared[key] = direct.Prepared(statement, dialect, names)
+    return _prepared[key]
+
+
+direct._prepare = _prepare  # type: ignore[assignment]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
