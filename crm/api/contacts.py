@@ -16,7 +16,7 @@ from crm.day.due import IsDue, in_time, is_due
 from crm.db.base import get_row, lock_operator
 from crm.db.direct import run
 from crm.errors import Conflict, NotFound, Unprocessable
-from crm.fields import HAS_TOPIC, IS_PENDING, ContactStatus, Id, Topic, utcnow
+from crm.fields import HAS_TOPIC, IS_OPEN, IS_PENDING, ContactStatus, Id, Topic, utcnow
 from crm.identity import read_leads
 from crm.leads.merging import survivor_of
 from crm.models import Assignment, Contact, Operator, Source
@@ -85,10 +85,16 @@ class ContactFilter(SQLModel):
         """Of a statement on contacts those that are wanted."""
         if self.lead_id is not None:
             statement = statement.where(col(Contact.lead_id) == survivor_of(self.lead_id))
-        for field in ("source_id", "operator_id", "status"):
-            value = getattr(self, field)
-            if value is not None:
-                statement = statement.where(getattr(Contact, field) == value)
+        is_open = self.status in ("pending", "new", "in_progress")
+        if self.source_id is not None:  # few are open: else all that the source ever had would be gone through for them
+            source_id = func.coalesce(Contact.source_id, Contact.source_id) if is_open else col(Contact.source_id)
+            statement = statement.where(source_id == self.source_id)
+        if self.operator_id is not None:
+            statement = statement.where(col(Contact.operator_id) == self.operator_id)
+            if is_open and self.status != "pending":
+                statement = statement.where(IS_OPEN)
+        if self.status is not None:
+            statement = statement.where(col(Contact.status) == self.status)
         return statement if self.topic is None else statement.where(HAS_TOPIC, col(Contact.topic) == self.topic)
 
 

@@ -106,9 +106,10 @@ def _open(session: Session, *conditions: Any) -> dict[int | None, Counter[str]]:
 def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
     """`since` and `until` bound contacts, leads, unassigned_share and mean_assign_seconds; all else is as of now."""
     counted = Counted(session, period)
-    counts = counted.contacts()
+    counts = counted.contacts
     contacts = counts.total()
     unassigned = sum(n for (_, operator_id), n in counts.items() if operator_id is None)
+    leads = select(func.count()).select_from(Lead)
     operators = session.exec(select(Operator)).all()
     loads = {operator_id: statuses.total() for operator_id, statuses in _open(session).items()}
     works = [operator for operator in operators if operator.is_active and operator.on_shift]
@@ -117,7 +118,7 @@ def get_totals(period: PeriodQuery, session: SessionDep) -> Totals:
     pending, oldest = session.exec(select(func.count(), func.min(Contact.created_at)).where(IS_PENDING)).one()
     return Totals(
         contacts=contacts,
-        leads=session.exec(select(func.count()).select_from(Lead).where(*period.on(col(Lead.created_at)))).one(),
+        leads=session.exec(leads if period.is_all_time else leads.where(*period.by_time(col(Lead.created_at)))).one(),
         operators=len(operators),
         active_operators=sum(operator.is_active for operator in operators),
         load=sum(loads.values()),
@@ -146,7 +147,7 @@ def _operator_stats(session: Session, operators: Sequence[Operator], period: Per
     of = {"operator_id": operators[0].id} if len(operators) == 1 else {}
     conditions = [col(Contact.operator_id) == operator_id for operator_id in of.values()]
     totals: Counter[int | None] = Counter()
-    for (_, operator_id), contacts in Counted(session, period, **of).contacts().items():
+    for (_, operator_id), contacts in Counted(session, period, **of).contacts.items():
         totals[operator_id] += contacts
     loads = {operator_id: statuses.total() for operator_id, statuses in _open(session, *conditions).items()}
     still_open = _open(session, *conditions, *period.on(col(Contact.created_at)))
@@ -195,7 +196,7 @@ def _source_stats(session: Session, sources: Sequence[Source], period: Period, *
     for entry in session.exec(select(SourceOperator)):
         weights[entry.source_id][entry.topic][entry.operator_id] = entry.weight
     counted = Counted(session, period, **of)
-    counts, sticky = counted.contacts(), counted.sticky()
+    counts, sticky = counted.contacts, counted.sticky()
     topics = Topics(session, counted, weights, **of)
     answer = []
     for source in sources:

@@ -21,7 +21,7 @@ from crm.queue import Distributor
 from crm.settings import Settings
 
 T = TypeVar("T")
-FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+BEFORE_ALL, FOREVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Service(NamedTuple):
@@ -75,12 +75,19 @@ class Period(SQLModel):
     def is_all_time(self) -> bool:
         return self.since is None and self.until is None
 
+    @property
+    def is_short(self) -> bool:
+        return self.since is not None and (self.until or utcnow()) - self.since < timedelta(days=31)
+
+    def by_time(self, column: Any) -> list[Any]:
+        """The conditions that keep what was created in the period; SQLite takes an index by time only for two ends."""
+        return [column >= (self.since or BEFORE_ALL), column < (self.until or FOREVER)]
+
     def on(self, column: Any) -> list[Any]:
-        """The conditions that keep what was created in the period."""
-        if self.since and (self.until or utcnow()) - self.since < timedelta(days=31):
-            # In an index by time, which SQLite takes only for a range with two ends.
-            return [column >= self.since, column < (self.until or FOREVER)]
-        column = func.coalesce(column, column)  # in none by time: an index by what it is grouped by is faster then
+        """The same; in no index by time if the period is long, for one by what they are grouped by is faster then."""
+        if self.is_short:
+            return self.by_time(column)
+        column = func.coalesce(column, column)
         since = [column >= self.since] if self.since else []
         return since + ([column < self.until] if self.until else [])
 

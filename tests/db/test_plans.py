@@ -14,7 +14,7 @@ from crm.db import search
 from crm.db.direct import Prepared
 from tests.bench.history import add_history, add_team
 from tests.conftest import Api, app_on, empty_file, local
-from tests.postgres import connected, migrated_database, server
+from tests.postgres import connected, migrated_database, server, sql
 
 CONTACTS, LEADS = 20_000, 10_000
 
@@ -168,24 +168,62 @@ def test_deleting_an_operator_reads_no_history(api: Api, database: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("call", ["timeline?minutes=60", "sources?since={day}", "operators?since={day}&until={now}"])
-def test_what_came_lately_is_read_in_an_index_by_time(api: Api, database: str, call: str) -> None:
-    now = datetime.now(UTC)
-    path = "/stats/" + call.format(day=f"{now - timedelta(days=1):%FT%TZ}", now=f"{now:%FT%TZ}")
+def plans(api: Api, database: str, path: str, which: str) -> list[list[str]]:
+    """The steps of each statement of a call in which this expression is found."""
     engine = create_engine(database, isolation_level="AUTOCOMMIT")
     explain = "EXPLAIN QUERY PLAN " if database.startswith("sqlite") else "EXPLAIN "
     with statements() as sent:
         api.get(path)
     with engine.connect() as connection:
-        plans = [
-            " ".join(str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters))
+        found = [
+            [str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters)]
             for statement, parameters in sent
-            if re.search(r"count\(\*\).*\bcreated_at >=", statement, re.DOTALL) and "IN ('new'" not in statement
+            if re.search(which, statement, re.DOTALL)
         ]
     engine.dispose()
-    by_time = "ix_contact_(created_at|sticky|topic)"  # the others hold few: who came back, and who has a topic
-    assert [plan for plan in plans if not re.search(by_time, plan)] == []
-    assert plans
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    "call", ["timeline?minutes=60", "sources?since={day}", "operators?since={day}&until={now}", "sources/5?since={day}"]
+)
+def test_what_came_lately_is_read_in_an_index_by_time(api: Api, database: str, call: str) -> None:
+    now = datetime.now(UTC)
+    path = "/stats/" + call.format(day=f"{now - timedelta(days=1):%FT%TZ}", now=f"{now:%FT%TZ}")
+    of_time = r"^(?!.*IN \('new').*count\(\*\).*\bcreated_at >="
+    for plan in plans(api, database, path, of_time):
+        # Those of sticky ones and of topics begin with the time too.
+        assert re.search("ix_contact_(created_at|sticky|topic_counts)", " ".join(plan))
+        if database.startswith("sqlite"):
+            assert not re.search("SCAN|ANY", " ".join(plan))
+
+
+@pytest.mark.parametrize("path", ["/stats/", "/stats/operators", "/stats/sources", "/stats/sources/5", "/metrics"])
+def test_of_all_time_only_what_is_new_or_open_is_read(api: Api, database: str, path: str) -> None:
+    """The rest has been counted; at the start, or by the clock."""
+    assert sql(database, "SELECT sum(contacts) FROM contact_count")[0][0] > CONTACTS / 2
+    with statements() as sent:
+        assert api.client.get(path).status_code == 200
+    of_contacts = [each for each in sent if "FROM contact" in each[0]]
+    assert of_contacts
+    for statement, parameters in of_contacts:
+        assert bad_steps(database, statement, parameters) == []
+        if database.startswith("sqlite"):
+            engine = create_engine(database)
+            with engine.connect() as connection:
+                steps = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters).all()
+            engine.dispose()
+            whole = [step[-1] for step in steps if re.match("SCAN contact USING", step[-1])]
+            assert [step for step in whole if not re.search("ix_contact_(load|queue)", step)] == []
+
+
+@pytest.mark.parametrize("status", ["pending", "new"])
+def test_what_is_open_at_a_source_is_not_looked_for_in_all_that_it_ever_had(
+    api: Api, database: str, status: str
+) -> None:
+    for plan in plans(api, database, f"/contacts/?source_id=5&status={status}", "FROM contact"):
+        assert "ix_contact_source_id" not in " ".join(plan)
 
 
 SERIES = {"contacts": {"created_at", "moves"}, "assign_seconds": {"created_at", "waited"}}
