@@ -43,7 +43,6 @@ from crm.day.clock import keep_time
 from crm.day.due import catch_up
 from crm.day.shifts import recompute_shifts
 from crm.db import open_database
-from crm.db.counts import count_all
 from crm.fields import utcnow
 from crm.outbox.feed import Feed
 from crm.outbox.sender import Sender
@@ -134,7 +133,6 @@ async def _running(app: FastAPI, settings: Settings, rng: random.Random) -> Asyn
     def begin(connection: Connection) -> None:
         recompute_shifts(connection, utcnow(), settings.time_zone)
         catch_up(connection, rng)
-        count_all(connection)
         Distributor(connection, rng).hand_out()  # an older version may have left what need not wait
 
     database.start(begin, settings.migrate)

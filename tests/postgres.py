@@ -25,6 +25,7 @@ from tests.service import free_port
 
 TABLES = "operator, source, source_operator, lead, lead_identifier, contact, assignment, api_key, browser_session"
 TABLES += ", subscription, delivery, lease, shift_plan, duplicate, lead_act, contact_count, uncounted_contact"
+TABLES += ", counted_up_to"
 USER = "nobody" if os.geteuid() == 0 else None
 
 

@@ -24,7 +24,7 @@ class Counted:
 
     def __init__(self, session: Session, period: Period, **of: int) -> None:
         self._session, self._period, self._of = session, period, of
-        self._kept = read_counts(session.connection(), **of) if period.is_all_time else None
+        self._kept = read_counts(session.connection(), of) if period.is_all_time else None
 
     @cached_property
     def contacts(self) -> Counts:
@@ -44,9 +44,8 @@ class Counted:
         """By source, topic, operator and whether they are sticky; nothing is read of contacts without a topic."""
         found: Counter[tuple[int, str, int | None, bool]] = Counter()
         if self._kept is not None:
-            for count in self._kept:
-                if count.topic:
-                    found[count.source_id, count.topic, count.operator_id, count.is_sticky] += count.contacts
+            for count in read_counts(self._session.connection(), self._of, with_topic=True):
+                found[count.source_id, count.topic, count.operator_id, count.is_sticky] += count.contacts
             return found
         key = (col(Contact.source_id), col(Contact.topic), col(Contact.operator_id), col(Contact.is_sticky))
         came: Any = sqlalchemy.select(*key, func.count()).where(HAS_TOPIC, *self._by_time()).group_by(*key)

@@ -23,6 +23,7 @@ from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
 from crm.db import search
+from crm.db.counts import count_all
 from crm.db.direct import run
 from crm.errors import NotAlone, NotFound, StartupError, Unavailable
 from crm.models import Assignment, Operator
@@ -111,6 +112,7 @@ class Database(ABC):
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
                     search.prepare(connection)
+                    count_all(connection)
                 check_schema(connection)
                 if not search.has_index(connection):
                     log.info(

@@ -3,12 +3,12 @@
 What is closed never changes again in what is counted: source, operator, topic and times stay, also when its lead is
 merged or forgotten. So each contact is in one of three places: it was closed when its turn came, and is counted in
 `contact_count`; it was open, and stands in `uncounted_contact` until it is closed and counted too; or its turn has not
-come (`up_to`). The last two are counted from their rows by whoever asks. So the sum is exact in each snapshot, and who
-registers or closes a contact writes nothing here.
+come (`counted_up_to`). The last two are counted from their rows by whoever asks. So the sum is exact in each snapshot,
+and who registers or closes a contact writes nothing here.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy
@@ -37,7 +37,14 @@ class ContactCount(SQLModel, table=True):
     contacts: int = Field(sa_type=fields.BIG)
     assigned: int = Field(sa_type=fields.BIG)  # of these: who ever had an operator
     waited: int = Field(sa_type=fields.BIG)  # microseconds until then, of all together
-    up_to: int = Field(sa_type=fields.BIG)  # the highest of all rows is the last contact whose turn has come
+
+
+class CountedUpTo(SQLModel, table=True):
+    """One row, or none before anything is counted: the last contact whose turn has come."""
+
+    __tablename__ = "counted_up_to"
+    id: int = Field(primary_key=True, sa_type=fields.BIG)
+    contact_id: int = Field(foreign_key="contact.id", sa_type=fields.BIG)
 
 
 class UncountedContact(SQLModel, table=True):
@@ -64,7 +71,7 @@ class Block(NamedTuple):
 
 
 COUNTS: Any = tuple(ContactCount.__table__.c)  # type: ignore[attr-defined]
-UP_TO = func.coalesce(func.max(ContactCount.up_to), 0)
+UP_TO = func.coalesce(func.max(CountedUpTo.contact_id), 0)
 IS_LEFT_OPEN = col(Contact.id).in_(select(UncountedContact.contact_id))
 IS_CLOSED = col(Contact.status) == "closed"
 MICROSECONDS = func.round(seconds_between(col(Contact.assigned_at), col(Contact.created_at)) * 1_000_000)
@@ -73,23 +80,35 @@ FIGURES = (
     func.count(col(Contact.assigned_at)),
     func.sum(cast(case((HAS_WAITED, MICROSECONDS), else_=0), BIG)),
 )
-KEY: Any = (Contact.source_id, func.coalesce(Contact.operator_id, 0), Contact.topic, Contact.is_sticky)
+SUMS = ("contacts", "assigned", "waited")
+OPERATOR_ID = func.coalesce(Contact.operator_id, 0)
+KEY: Any = (Contact.source_id, OPERATOR_ID, Contact.topic, Contact.is_sticky)
 UPSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
-def read_counts(connection: Connection, **of: int) -> list[Count]:
-    """The contacts of all time, in groups; several may be of one kind. of: only this source_id, or operator_id."""
+def read_counts(connection: Connection, of: Mapping[str, int], with_topic: bool = False) -> list[Count]:
+    """The contacts of all time, in groups; several may be of one kind.
+
+    of: only this source_id, or operator_id. with_topic: only those that have a topic, by topic, of which there may be
+    very many; else all, and topic is "".
+    """
     up_to = connection.execute(select(UP_TO)).scalar_one()  # not within, for PostgreSQL plans by its value
-    kept = sqlalchemy.select(*COUNTS[:-1]).where(*(getattr(ContactCount, name) == of[name] for name in of))
-    mine = [getattr(Contact, name) == of[name] for name in of]
-    rows = (col(Contact.id) > up_to, IS_LEFT_OPEN)
-    live = (sqlalchemy.select(*KEY, *FIGURES).where(each, *mine).group_by(*KEY) for each in rows)
+
+    def groups(table: Any, operator_id: Any, figures: Sequence[Any], *conditions: Any) -> Any:
+        topic = [table.topic] if with_topic else []
+        mine = [*([col(table.topic) != ""] if with_topic else []), *(getattr(table, name) == of[name] for name in of)]
+        shown = (table.source_id, operator_id, *(topic or [literal("")]), table.is_sticky, *figures)
+        grouped = (table.source_id, operator_id, *topic, table.is_sticky)
+        return sqlalchemy.select(*shown).where(*mine, *conditions).group_by(*grouped)
+
+    sums = [cast(func.sum(getattr(ContactCount, name)), BIG) for name in SUMS]
+    kept = groups(ContactCount, ContactCount.operator_id, sums)
+    live = (groups(Contact, OPERATOR_ID, FIGURES, each) for each in (col(Contact.id) > up_to, IS_LEFT_OPEN))
     return [
-        Count(source_id, operator_id or None, topic, is_sticky, contacts, assigned, int(waited))
+        Count(source_id, operator_id or None, topic, bool(is_sticky), contacts, assigned, waited)
         for source_id, operator_id, topic, is_sticky, contacts, assigned, waited in connection.execute(
             union_all(kept, *live)
         )
-        if contacts  # a kept one may have none yet
     ]
 
 
@@ -112,27 +131,28 @@ def count_block(connection: Connection, block: Block) -> None:
     if connection.execute(select(UP_TO)).scalar_one() != block.after:
         return  # another process has counted it
     in_turn = col(Contact.id) > block.after, col(Contact.id) <= block.last
-    _add(connection, block.last, *in_turn)
+    _add(connection, *in_turn)
     connection.execute(
         insert(UncountedContact).from_select(["contact_id"], select(Contact.id).where(*in_turn, ~IS_CLOSED))
     )
     if block.closed:
-        _add(connection, block.last, col(Contact.id).in_(block.closed))
+        _add(connection, col(Contact.id).in_(block.closed))
         connection.execute(delete(UncountedContact).where(col(UncountedContact.contact_id).in_(block.closed)))
+    up_to: Any = UPSERTS[connection.dialect.name](CountedUpTo).values(id=1, contact_id=block.last)
+    connection.execute(up_to.on_conflict_do_update(index_elements=["id"], set_={"contact_id": block.last}))
 
 
-def _add(connection: Connection, last: int, *which: Any) -> None:
-    """Adds the closed ones of these contacts. Groups without any get a row too, so that `up_to` is kept in any case."""
-    figures: Any = (func.coalesce(figure.filter(IS_CLOSED), 0) for figure in FIGURES)
-    groups = sqlalchemy.select(*KEY, *figures, literal(last, BIG)).where(*which).group_by(*KEY)
+def _add(connection: Connection, *which: Any) -> None:
+    """Adds the closed ones of these contacts."""
+    groups = sqlalchemy.select(*KEY, *FIGURES).where(IS_CLOSED, *which).group_by(*KEY)
     add = UPSERTS[connection.dialect.name](ContactCount).from_select([column.name for column in COUNTS], groups)
-    sums = {name: getattr(ContactCount, name) + add.excluded[name] for name in ("contacts", "assigned", "waited")}
+    sums = {name: getattr(ContactCount, name) + add.excluded[name] for name in SUMS}
     key = [column for column in COUNTS if column.primary_key]
-    connection.execute(add.on_conflict_do_update(index_elements=key, set_=sums | {"up_to": last}))
+    connection.execute(add.on_conflict_do_update(index_elements=key, set_=sums))
 
 
 def count_all(connection: Connection) -> None:
-    """At the start, alone: what an older version, or somebody past the service, has left; of a long history once."""
+    """After a migration, alone: what an older version, or somebody past the service, has left; a long history once."""
     while block := next_block(connection, 50 * BLOCK):
         if block.after // 1_000_000 < block.last // 1_000_000:
             log.info("%s contacts of the history are counted", f"{block.last:,}")

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
+from sqlalchemy import Connection
 
 from crm.db import counts
 from tests.conftest import Api, app_on, local
@@ -22,6 +23,25 @@ from tests.postgres import connected, sql
 from tests.service import Service, threaded
 from tests.stateful import OnPostgreSQL, OnSQLite
 from tests.test_queue_stateful import Queue
+
+Kinds = tuple[Counter[Any], Counter[Any]]  # of all, without their topic; and of those that have one, with it
+
+
+def by_kind(connection: Connection) -> Kinds:
+    found: Kinds = (Counter(), Counter())
+    for with_topic in (False, True):
+        for *key, contacts, _, _ in counts.read_counts(connection, {}, with_topic):
+            found[with_topic][tuple(key)] += contacts
+    return found
+
+
+def of_rows(rows: Mapping[Any, int]) -> Kinds:
+    """rows: by source, operator, topic and whether they are sticky."""
+    everything, with_topic = Counter[Any](), Counter[Any]()
+    for (source_id, operator_id, topic, is_sticky), contacts in rows.items():
+        everything[source_id, operator_id, "", is_sticky] += contacts
+        with_topic.update({(source_id, operator_id, topic, is_sticky): contacts} if topic else {})
+    return everything, with_topic
 
 
 class Counting:
@@ -50,11 +70,9 @@ class Counting:
     def check_counts(self) -> None:
         """The statistics that the machine itself does not look at, and that nothing is counted twice or missing."""
         with self.engine.begin() as connection:
-            found: Counter[Any] = Counter()
-            for *key, contacts, _, _ in counts.read_counts(connection):
-                found[tuple(key)] += contacts
-        columns = "source_id, operator_id, topic, is_sticky"
-        assert found == Counter(tuple(row) for row in self.rows(f"SELECT {columns} FROM contact"))
+            found = by_kind(connection)
+        rows = Counter(tuple(row) for row in self.rows("SELECT source_id, operator_id, topic, is_sticky FROM contact"))
+        assert found == of_rows(rows)
         waits = self.rows("SELECT created_at, assigned_at FROM contact WHERE assigned_at IS NOT NULL").all()
         times = [[datetime.fromisoformat(str(moment)) for moment in row] for row in waits]
         seconds = [(assigned - created).total_seconds() for created, assigned in times]
@@ -130,11 +148,8 @@ OF_ROWS = "SELECT source_id, operator_id, topic, is_sticky, count(*) FROM contac
 
 def check(url: str) -> None:
     """What is kept and what is counted by who asks is together what there is."""
-    found: Counter[Any] = Counter()
     with connected(url) as connection:
-        for *key, contacts, _, _ in counts.read_counts(connection):
-            found[tuple(key)] += contacts
-    assert found == {tuple(key): contacts for *key, contacts in sql(url, OF_ROWS)}
+        assert by_kind(connection) == of_rows({tuple(key): contacts for *key, contacts in sql(url, OF_ROWS)})
 
 
 @pytest.mark.usefixtures("_at_once")

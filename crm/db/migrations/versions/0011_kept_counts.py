@@ -21,7 +21,7 @@ INDEXES: dict[str, tuple[str, list[str]]] = {  # by name: which rows, and what c
 
 
 def upgrade() -> None:
-    """The tables stay empty: the next start of the service counts."""
+    """The tables stay empty: `count_all` of crm/db/counts.py comes after the migration."""
     make_anew(["created_at", "source_id", "operator_id", "is_sticky"])
     op.create_table(
         "contact_count",
@@ -29,10 +29,17 @@ def upgrade() -> None:
         sa.Column("operator_id", BIG, nullable=False),
         sa.Column("topic", AutoString(length=100), nullable=False),
         sa.Column("is_sticky", sa.Boolean(), nullable=False),
-        *(sa.Column(name, BIG, nullable=False) for name in ("contacts", "assigned", "waited", "up_to")),
+        *(sa.Column(name, BIG, nullable=False) for name in ("contacts", "assigned", "waited")),
         sa.ForeignKeyConstraint(["source_id"], ["source.id"], name=op.f("fk_contact_count_source_id")),
         sa.PrimaryKeyConstraint("source_id", "operator_id", "topic", "is_sticky", name=op.f("pk_contact_count")),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "counted_up_to",
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("contact_id", BIG, nullable=False),
+        sa.ForeignKeyConstraint(["contact_id"], ["contact.id"], name=op.f("fk_counted_up_to_contact_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_counted_up_to")),
     )
     op.create_table(
         "uncounted_contact",
@@ -50,6 +57,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     make_anew(["source_id", "operator_id", "created_at", "is_sticky"])
     op.drop_table("uncounted_contact")
+    op.drop_table("counted_up_to")
     op.drop_table("contact_count")
 
 
