@@ -19,8 +19,11 @@ def run(connection: Connection, statement: Any, parameters: Mapping[str, Any]) -
     """
     prepared = _prepare(statement, connection.dialect, tuple(parameters))
     values = prepared.values(parameters)
-    cursor = connection.connection.cursor()
+    if not connection.in_transaction():
+        connection.begin()
+    cursor = None
     try:
+        cursor = connection.connection.cursor()
         cursor.execute(prepared.sql, values)
         if not prepared.is_awaited:
             return []

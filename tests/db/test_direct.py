@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings, strategies
 from sqlalchemy import Connection, bindparam, create_engine, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col
 
 from crm.db.base import to_text
@@ -88,6 +88,25 @@ def test_its_errors_are_those_of_execute(connection: Connection) -> None:
         run(connection, ADD, first._asdict())
     connection.exec_driver_sql("ROLLBACK TO before")
     assert len(run(connection, ALL, {})) == 3  # the transaction goes on
+
+
+def test_it_begins_a_transaction_that_can_be_committed(database: str) -> None:
+    """Else what follows would be a rollback, after which psycopg prepares its statements again."""
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        run(connection, ALL, {})
+        assert connection.in_transaction()
+    engine.dispose()
+
+
+def test_what_fails_before_it_is_sent_is_an_error_of_the_database_too(database: str) -> None:
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        connection.begin()
+        connection.connection.driver_connection.close()  # type: ignore[union-attr]
+        with pytest.raises(DBAPIError):
+            run(connection, ALL, {})
+    engine.dispose()
 
 
 def test_a_value_that_was_forgotten_is_not_taken_for_null(connection: Connection) -> None:
