@@ -215,7 +215,7 @@ def time_reads(url: str, workers: int = 1) -> None:
     times = []
     for _ in range(5):
         begin = time.perf_counter()
-        with serving(url, workers=workers, options=["--no-access-log"]):  # with one, it is a process from the beginning
+        with serving(url, workers=workers, is_anew=True):
             times.append(time.perf_counter() - begin)
     print(f"start, until it answers: {statistics.median(times):.1f} s, at worst {max(times):.1f}")
     if url.startswith("sqlite"):
