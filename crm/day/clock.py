@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from crm.day.due import catch_up, is_any_overdue, is_due, tell_overdue
-from crm.db import search
+from crm.db import search_index
 from crm.db.base import Database
 from crm.db.counts import count_block, next_block
 from crm.errors import Unavailable
@@ -43,8 +43,8 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         """One of them at a time, so that what is due does not wait for what only makes reading faster."""
         if is_anything_due(connection):
             return do
-        if search.is_behind(connection):
-            return search.catch_up
+        if search_index.is_behind(connection):
+            return search_index.catch_up
         block = next_block(connection)
         return block and (lambda session: count_block(session.connection(), block))
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, bindparam, exc, func
 from sqlmodel import Session, SQLModel, col, select
 
 from crm import events
-from crm.db import search
+from crm.db import search_index
 from crm.db.counts import count_all
 from crm.db.direct import run
 from crm.errors import NotAlone, NotFound, StartupError, Unavailable
@@ -111,10 +111,10 @@ class Database(ABC):
                     config = migrations()
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
-                    search.prepare(connection)
+                    search_index.prepare(connection)
                     count_all(connection)
                 check_schema(connection)
-                if not search.has_index(connection):
+                if not search_index.has_index(connection):
                     log.info(
                         "no index of the search: each reads all leads (it needs SQLite with FTS5, and a migration)"
                     )

@@ -4,39 +4,29 @@ with an identifier or a word of the name that begins so.
 An index of trigrams says who may be meant, and the text itself who is: what is found is exactly what a plain scan
 would find. Indexed is a text in which whatever may be meant alike is alike (`ALIKE_IN_INDEX`), and each word has two
 marks before it, so that its first letter is a part of three too. PostgreSQL has such an index on each column (GIN).
-SQLite has one for all (FTS5), where each write alone would cost as much as a registration. So triggers note whose words
-have changed, which are read besides, and `catch_up` puts many into the index at once. Where SQLite comes without FTS5,
-all is read.
+SQLite has one for all (`search_index.py`), and those whose words have changed lately are read besides. Where it comes
+without FTS5, all is read.
 """
 
-import logging
 import re
-import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from itertools import chain, islice, product
 from typing import Any
 
-from sqlalchemy import Connection, Text, and_, column, exists, func, literal, literal_column, or_, table, union
+from sqlalchemy import Text, and_, column, exists, func, literal, literal_column, or_, table, union
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Session, col, select
 
+from crm.db.search_index import ALIKE_IN_INDEX, MARKED, MARKS, has_index
 from crm.fields import BIG, within_64_bits
 from crm.models import Lead, LeadIdentifier
 
-MARKS = "\x02\x02"
-ALIKE_IN_INDEX = {"ß": "ss", "ẞ": "ss", "İ": "i", "ı": "i", "\u0307": "", "ς": "σ"}
-MARKED = {end: end + MARKS for end in " -"}  # after either a word begins
 CAPITALS = {"sqlite": re.compile("[A-ZÀ-ÖØ-ÞΑ-ΡΣ-ΩЀ-Я]"), "postgresql": re.compile("[A-Z]")}  # and small letters
 MOST_TRIGRAMS = 32  # of a part that are looked up; more hardly exclude anybody
 NEXT = 1_000  # leads of which PostgreSQL looks at each first; if one in a hundred has the word, at ten times as many
-AT_ONCE = 500  # leads that get into the index of SQLite in one transaction, of less than 10 ms; fewer stay noted
-PAGES = 32  # of the index that are merged in one
-LATER, ANEW = 0, -1  # notes that are no lead's: the index is to be merged; and wholly, for somebody is to be forgotten
 
 INDEX = table("lead_search", column("rowid", BIG))
 NOTED = table("lead_search_noted", column("lead_id", BIG))
-log = logging.getLogger(__name__)
 
 
 def find(
@@ -189,88 +179,3 @@ def _match(trigrams: list[list[str]]) -> str:
 
 def _overlap(text: Any, trigrams: list[str]) -> Any:
     return func.lead_search_trigrams(text).op("&&")(literal(trigrams, ARRAY(Text())))
-
-
-# --- the index of SQLite ---------------------------------------------------------------------------------------------
-
-
-def _indexed(text: str) -> str:
-    """This column as it is indexed, in SQL; revision 0010 has the same for PostgreSQL."""
-    for letters, instead in {**ALIKE_IN_INDEX, **MARKED}.items():
-        text = f"replace({text}, '{letters}', '{instead}')"
-    return f"coalesce(char(10) || '{MARKS}' || {text}, '')"
-
-
-VALUES = f"SELECT coalesce(group_concat({_indexed('value')}, ''), '') FROM lead_identifier WHERE lead_id = lead.id"  # noqa: S608
-FILL = f"INSERT INTO lead_search (rowid, words) SELECT id, {_indexed('name')} || ({VALUES}) FROM lead WHERE"  # noqa: S608
-SOME = "(SELECT lead_id FROM lead_search_noted WHERE lead_id > 0 ORDER BY lead_id LIMIT ?)"
-NOTE = "INSERT OR IGNORE INTO lead_search_noted VALUES (?)"
-DONE = "DELETE FROM lead_search_noted WHERE lead_id = ?"
-
-
-def has_index(connection: Connection) -> bool:
-    """Also False when the file has one, and this SQLite can't read it. PostgreSQL always has."""
-    if connection.dialect.name != "sqlite":
-        return True
-    is_there = "SELECT 1 FROM sqlite_schema WHERE name = 'lead_search'"
-    return can_index(connection) and connection.exec_driver_sql(is_there).first() is not None
-
-
-def can_index(connection: Connection) -> bool:
-    has_module = connection.exec_driver_sql("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").first() is not None
-    return has_module and sqlite3.sqlite_version_info >= (3, 34)  # the first with trigrams
-
-
-def prepare(connection: Connection) -> None:
-    """Makes the index of SQLite if there is none and it can be made: of a million leads in a quarter of a minute."""
-    if has_index(connection) or not can_index(connection):
-        return
-    run = connection.exec_driver_sql
-    run("CREATE VIRTUAL TABLE lead_search USING fts5 (words, detail=none, columnsize=0, tokenize='trigram')")
-    # `catch_up` merges, in small steps: what has been written 16 times, for more often costs more than a search gains.
-    for option, value in (("automerge", 0), ("usermerge", 16), ("crisismerge", 64)):
-        run("INSERT INTO lead_search (lead_search, rank) VALUES (?, ?)", (option, value))
-    last, told = run("SELECT coalesce(max(id), 0) FROM lead").scalar_one(), time.monotonic()
-    for begin in range(0, last, 10_000):
-        run(f"{FILL} id > {begin} AND id <= {begin + 10_000}")
-        if time.monotonic() - told > 5:
-            log.info("the index of the search is made: %d of %d leads", min(begin + 10_000, last), last)
-            told = time.monotonic()
-    run("DELETE FROM lead_search_noted")
-    run(NOTE, (LATER,))
-
-
-def is_behind(connection: Connection) -> bool:
-    """Whether `catch_up` has something to do."""
-    if connection.dialect.name != "sqlite" or not has_index(connection):
-        return False
-    later = connection.exec_driver_sql("SELECT 1 FROM lead_search_noted WHERE lead_id <= 0").first()
-    return later is not None or _count_noted(connection) == AT_ONCE
-
-
-def _count_noted(connection: Connection) -> int:
-    noted = "SELECT count(*) FROM (SELECT 1 FROM lead_search_noted WHERE lead_id > 0 LIMIT ?)"
-    return int(connection.exec_driver_sql(noted, (AT_ONCE,)).scalar_one())
-
-
-def catch_up(session: Session) -> None:
-    """A step, in a transaction of its own: what is noted gets into the index, or a part of its segments is merged.
-
-    Only a whole merge leaves nothing of what was taken out, so that follows a forgotten lead.
-    """
-    connection = session.connection()
-    run, noted = connection.exec_driver_sql, _count_noted(connection)
-    is_whole = run("SELECT 1 FROM lead_search_noted WHERE lead_id = ?", (ANEW,)).first() is not None
-    if noted == AT_ONCE or (noted and is_whole):
-        run(f"DELETE FROM lead_search WHERE rowid IN {SOME}", (AT_ONCE,))  # noqa: S608
-        run(f"{FILL} id IN {SOME}", (AT_ONCE,))
-        run(f"DELETE FROM lead_search_noted WHERE lead_id IN {SOME}", (AT_ONCE,))  # noqa: S608
-        run(NOTE, (LATER,))
-        return
-    before = run("SELECT total_changes()").scalar_one()
-    run("INSERT INTO lead_search (lead_search, rank) VALUES ('merge', ?)", (-PAGES if is_whole else PAGES,))
-    if is_whole:  # has begun; the next steps go on with it
-        run(DONE, (ANEW,))
-        run(NOTE, (LATER,))
-    elif run("SELECT total_changes()").scalar_one() - before < 2:  # nothing was left to merge
-        run(DONE, (LATER,))

@@ -14,7 +14,7 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-log = logging.getLogger("crm.db.search")
+log = logging.getLogger("crm.db.search_index")
 
 # The parts of three letters of a text, as crm/db/search.py says. In PL/pgSQL, which takes a sixth of what SQL takes.
 FUNCTION = """
@@ -51,7 +51,7 @@ TRIGGERS = {
 
 def upgrade() -> None:
     run = op.get_bind().exec_driver_sql
-    if op.get_bind().dialect.name == "sqlite":  # `prepare` of crm/db/search.py makes the index, if it can be made
+    if op.get_bind().dialect.name == "sqlite":  # `prepare` of crm/db/search_index.py makes the index, if it can be made
         op.create_table("lead_search_noted", sa.Column("lead_id", sa.Integer(), primary_key=True))
         for name, (event, noted) in TRIGGERS.items():
             inserts = "".join(f"INSERT OR IGNORE INTO lead_search_noted VALUES ({lead_id}); " for lead_id in noted)  # noqa: S608
