@@ -8,6 +8,7 @@ Done twice it changes nothing, so that no process has to be the one that does it
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -23,39 +24,56 @@ from crm.errors import Unavailable
 from crm.fields import utcnow
 
 EVERY = 1.0  # seconds
-AFTER_ERROR = 10.0
+AFTER_ERROR = 10.0  # for what has failed; the rest goes on
+NOT_INDEXED = "what has changed did not get into the index of the search"
+NOT_COUNTED = "what the statistics keep was not counted"
+Step = Callable[[Session], object]
 log = logging.getLogger(__name__)
 
 
 async def keep_time(database: Database, rng: random.Random, overdue_after: timedelta) -> None:
     """Until it is cancelled. overdue_after: how long a contact may wait; nothing: for ever."""
 
-    def is_anything_due(connection: Connection) -> bool:
+    def next_due(connection: Connection) -> Step | None:
         now = utcnow()
-        return is_due(connection, now) or (bool(overdue_after) and is_any_overdue(connection, now - overdue_after))
+        is_one = is_due(connection, now) or (bool(overdue_after) and is_any_overdue(connection, now - overdue_after))
+        return do_due if is_one else None
 
-    def do(session: Session) -> None:
+    def do_due(session: Session) -> None:
         catch_up(session.connection(), rng)
         if overdue_after:
             tell_overdue(session.connection(), utcnow() - overdue_after)
 
-    def next_step(connection: Connection) -> Callable[[Session], object] | None:
+    kinds = {"what is due was not done": next_due, NOT_INDEXED: _next_indexing, NOT_COUNTED: _next_counting}
+    kind, paused_until = "", dict[str, float]()
+
+    def next_step(connection: Connection) -> Step | None:
         """One of them at a time, so that what is due does not wait for what only makes reading faster."""
-        if is_anything_due(connection):
-            return do
-        if search_index.is_behind(connection):
-            return search_index.catch_up
-        block = next_block(connection)
-        return block and (lambda session: count_block(session.connection(), block))
+        nonlocal kind
+        for kind, look in kinds.items():
+            if time.monotonic() >= paused_until.get(kind, 0) and (step := look(connection)):
+                return step
+        return None
 
     while True:
         await asyncio.sleep(EVERY)
         try:
             while step := await database.look(next_step):
                 await database.write(step)
-        except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
-            log.warning("what is due was not done: %s", type(error).__name__)
-            await asyncio.sleep(AFTER_ERROR)
-        except Exception:  # a fault of ours: told with its place, and what is due later is done all the same
-            log.exception("what is due was not done")
-            await asyncio.sleep(AFTER_ERROR)
+        except Exception as error:
+            paused_until[kind] = time.monotonic() + AFTER_ERROR
+            if isinstance(error, search_index.Unreadable):
+                log.warning("%s: %s", kind, error)
+            elif isinstance(error, SQLAlchemyError | Unavailable):  # the database is away: it will be due later too
+                log.warning("%s: %s", kind, type(error).__name__)
+            else:  # a fault of ours: told with its place, and what is due later is done all the same
+                log.exception(kind)
+
+
+def _next_indexing(connection: Connection) -> Step | None:
+    return search_index.catch_up if search_index.is_behind(connection) else None
+
+
+def _next_counting(connection: Connection) -> Step | None:
+    block = next_block(connection)
+    return block and (lambda session: count_block(session.connection(), block))

@@ -7,6 +7,8 @@ puts many into the index at once, a segment of it; now and then segments are mer
 import logging
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
@@ -82,14 +84,22 @@ def prepare(connection: Connection) -> None:
         run("INSERT OR IGNORE INTO lead_search_noted SELECT id FROM lead")
     elif _count_noted(connection, MANY) < MANY:
         return
+    try:
+        with _unreadable():
+            _index_all(connection)
+    except Unreadable as error:  # what is noted stays so, and the clock will tell it too
+        log.warning("the index of the search can't be used: %s", error)
+
+
+def _index_all(connection: Connection) -> None:
     done, told = 0, time.monotonic()
-    while some := run(NOTED, (MANY,)).scalars().all():
+    while some := connection.exec_driver_sql(NOTED, (MANY,)).scalars().all():
         _index(connection, some[-1])
         done += len(some)
         if time.monotonic() - told > 5:
             log.info("the index of the search is made: %d leads are in it", done)
             told = time.monotonic()
-    run(NOTE, (LATER,))
+    connection.exec_driver_sql(NOTE, (LATER,))
 
 
 def is_behind(connection: Connection) -> bool:
@@ -110,8 +120,14 @@ def catch_up(session: Session) -> None:
     Only a whole merge leaves nothing of what was taken out, so that follows a forgotten lead. Until it is done nothing
     else gets into the index: FTS5 leaves a merge for new segments, and would have to begin anew. Raises Unreadable.
     """
-    try:
+    with _unreadable():
         _step(session.connection())
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
     except DatabaseError as error:
         # Other errors, such as a full disk, may have undone the whole transaction.
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT):

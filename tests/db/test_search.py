@@ -28,11 +28,13 @@ from tests.outbox.conftest import until
 from tests.postgres import connected, sql
 from tests.service import serving
 from tests.stateful import OnPostgreSQL, OnSQLite
+from tests.test_queue import reasons
 
 # Few letters, so that parts are found, and among them all that are not simply in one of two cases.
 LETTERS = "abABсСыЫsSßẞiIİı\u0307σςΣ -1\x02µſ"
 words = st.text(LETTERS, min_size=1, max_size=8)
 index = st.integers(0, 30)
+RUNNING = Path(crm.__file__).parent / "docs/running.md"
 
 
 def catch_up(url: str) -> None:
@@ -336,6 +338,33 @@ def test_what_has_come_past_the_service_gets_into_the_index_at_the_start(
     match = "SELECT rowid FROM lead_search WHERE lead_search MATCH"
     indexed = {part: sql(file, f"{match} '{part}'") for part in ("lea", "ann", "mar")}
     assert indexed == {"lea": [(2,), (3,), (5,)], "ann": [(1,)], "mar": [(1_000_000_000,)]}
+
+
+def test_an_index_that_is_broken_costs_only_the_search(
+    path: Path, file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when SQLite gives that the kind of error that a full disk has; and what the clock does besides goes on."""
+    monkeypatch.setattr(crm.day.clock, "AFTER_ERROR", 0.1)
+    monkeypatch.setattr(crm.day.clock, "EVERY", 0.01)
+    monkeypatch.setattr(search_index, "MANY", 1)
+    add_leads(file, 1, 1)
+    sql(file, "UPDATE lead_search_config SET v = 9 WHERE k = 'version'")
+    with local(app_on(file)) as client:
+        assert "the index of the search can't be used: invalid fts5 file format" in caplog.text
+        api = Api(client)
+        both = api.operator(max_load=1000), api.operator(max_load=1000)
+        source_id = api.source(weights=dict.fromkeys(both, 1), accept_within=1)
+        for number in range(100):
+            api.contact(source_id, f"tg:{number}")
+        until(lambda: reasons(api, 1), lambda found: len(found) > 1)
+        assert client.get("/leads/?q=lea").status_code == 503
+    assert "what has changed did not get into the index of the search: invalid fts5 file format" in caplog.text
+    assert "what is due" not in caplog.text
+    [documented] = re.findall(r'executescript\("([^"]*lead_search[^"]*)"\)', RUNNING.read_text())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(documented.replace("\\x27", "'"))
+    with local(app_on(file)) as client:
+        assert found(Api(client), "lea") == [1]
 
 
 def test_a_sqlite_without_fts5_reads_all_and_says_so_once_and_one_with_it_makes_the_index_at_its_start(
