@@ -1,6 +1,7 @@
 """Leads: the customers, and by which identifiers each is known."""
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -158,14 +159,15 @@ def list_leads(
 
 
 def _spelled(text: str, region: str) -> list[str]:
-    """What is searched for and, if it may be a phone or a part of one, how that is stored."""
+    """What is searched for and, if it may be a phone or a part of one, how that is stored: the digits of any,
+    and the whole of one of this region, which may be told otherwise at home.
+    """
     if not PHONE.fullmatch(text):
         return [text]
-    try:
-        phone = normalise("phone", text, region)
-    except ValueError:
-        phone = re.sub(r"\D", "", text)
-    return [text, phone] if len(phone) > 2 and phone not in text else [text]
+    spelled = [re.sub(r"\D", "", text)]
+    with suppress(ValueError):
+        spelled.append(normalise("phone", text, region))
+    return [text, *(phone for phone in spelled if len(phone) > 2 and phone not in text)]
 
 
 @router.get("/{lead_id}", summary="Get a lead", responses={**responses(404), **MERGED})

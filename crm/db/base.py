@@ -114,10 +114,7 @@ class Database(ABC):
                     search_index.prepare(connection)
                     count_all(connection)
                 check_schema(connection)
-                if not search_index.has_index(connection):
-                    log.info(
-                        "no index of the search: each reads all leads (it needs SQLite with FTS5, and a migration)"
-                    )
+                search_index.warn(connection)
                 noted = connection.info["events"] = list[events.Event]()
                 then(connection)
             events.tell(noted)

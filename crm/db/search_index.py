@@ -64,6 +64,17 @@ def can_index(connection: Connection) -> bool:
     )
 
 
+def warn(connection: Connection) -> None:
+    """Tells at a start what an administrator should know."""
+    if has_index(connection):
+        return
+    log.info("no index of the search: each reads all leads (it needs SQLite with FTS5, and a migration)")
+    if _is_there(connection):
+        log.warning(
+            "the file has one that this SQLite can't read: in it stays what is changed and forgotten (running.md)"
+        )
+
+
 def _is_there(connection: Connection) -> bool:
     is_there = "SELECT 1 FROM sqlite_schema WHERE name = 'lead_search'"
     return connection.exec_driver_sql(is_there).first() is not None

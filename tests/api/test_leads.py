@@ -114,6 +114,14 @@ def test_q_finds_a_phone_or_a_part_of_one_however_it_is_written(leads: Api, part
     assert ids(leads, f"?q={quote(part, safe='')}") == found
 
 
+@pytest.mark.parametrize("part", ["912 345 67 89", "9123456789", "(912) 345-6789"])
+def test_q_that_may_be_a_phone_of_here_also_finds_those_of_elsewhere(api: Api, part: str) -> None:
+    source_id = api.source()
+    for number, phone in enumerate(("+79123456789", "+19123456789", "+499123456789", "+79123456780")):
+        api.contact(source_id, f"tg:{number}", lead_phone=phone)
+    assert ids(api, f"?q={quote(part)}") == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("spellings", "others"),
     [

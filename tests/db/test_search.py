@@ -391,6 +391,7 @@ def test_a_sqlite_without_fts5_reads_all_and_says_so_once_and_one_with_it_makes_
             api = Api(client)
             api.patch("/leads/1", {"name": "Мария"})
             assert (found(api, "нна"), found(api, "мар")) == ([], [1])
+        assert caplog.text.count("the file has one that this SQLite can't read") == 1
     with local(app_on(url)) as client:
         assert (found(Api(client), "нна"), found(Api(client), "мар")) == ([], [1])
     assert len([record for record in caplog.records if "no index" in record.message]) == 2
