@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col
 
 from crm.db.base import HIGHEST, Database, to_text
-from crm.errors import NotAlone, Unavailable
+from crm.errors import NotAlone, StartupError, Unavailable
 from crm.fields import MAX_ID
 from crm.models import Assignment
 
@@ -95,6 +95,8 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionCon
 
 
 class PostgreSQL(Database):
+    """Raises StartupError when it connects to a database that can't hold all letters."""
+
     def __init__(self, url: URL, name: str, busy_timeout: float) -> None:
         milliseconds = max(1, int(busy_timeout * 1000 * FOR_LOCK))
         options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={10 * milliseconds}"
@@ -105,6 +107,10 @@ class PostgreSQL(Database):
 
         def connect(_: object, __: object, args: Any, parameters: Any) -> Driver:
             driver = Driver.connect(*args, **parameters)
+            encoding = driver.info.parameter_status("server_encoding")
+            if encoding not in ("UTF8", None):  # None: something between does not tell
+                driver.close()
+                raise StartupError(f"database {name} has the encoding {encoding}, which lacks letters: it must be UTF8")
             driver.patience = busy_timeout * FOR_ANSWER
             return driver
 

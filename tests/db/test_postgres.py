@@ -296,6 +296,17 @@ def test_without_the_driver_the_start_says_what_to_install(database: str, monkey
         open_database(database, 1)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_all_letters_stops_the_start(encoding: str) -> None:
+    name = f"in_{encoding.lower()}"
+    server().sql(f"CREATE DATABASE {name} ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(StartupError, match=f"has the encoding {encoding}, .* it must be UTF8"):
+            open_database(server().dsn(name), 5).start(lambda _: None)
+    finally:
+        server().drop_database(server().dsn(name))
+
+
 def test_times_are_utc_whatever_the_time_zone_of_the_server(database: str) -> None:
     name = database.rpartition("/")[2]
     sql(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Kamchatka'")
