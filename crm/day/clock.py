@@ -24,7 +24,8 @@ from crm.errors import Unavailable
 from crm.fields import utcnow
 
 EVERY = 1.0  # seconds
-AFTER_ERROR = 10.0  # for what has failed; the rest goes on
+AFTER_ERROR = 10.0
+NOT_DONE = "what is due was not done"  # or the database is away, for all
 NOT_INDEXED = "what has changed did not get into the index of the search"
 NOT_COUNTED = "what the statistics keep was not counted"
 Step = Callable[[Session], object]
@@ -44,8 +45,8 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
         if overdue_after:
             tell_overdue(session.connection(), utcnow() - overdue_after)
 
-    kinds = {"what is due was not done": next_due, NOT_INDEXED: _next_indexing, NOT_COUNTED: _next_counting}
-    kind, paused_until = "", dict[str, float]()
+    kinds = {NOT_DONE: next_due, NOT_INDEXED: _next_indexing, NOT_COUNTED: _next_counting}
+    kind, paused_until = NOT_DONE, dict[str, float]()
 
     def next_step(connection: Connection) -> Step | None:
         """One of them at a time, so that what is due does not wait for what only makes reading faster."""
@@ -57,17 +58,23 @@ async def keep_time(database: Database, rng: random.Random, overdue_after: timed
 
     while True:
         await asyncio.sleep(EVERY)
+        kind = NOT_DONE
         try:
             while step := await database.look(next_step):
                 await database.write(step)
-        except Exception as error:
+                kind = NOT_DONE
+        except search_index.Unreadable as error:
+            log.warning("%s: %s", kind, error)
+        except (SQLAlchemyError, Unavailable) as error:  # the database is away: it will be due later too
+            log.warning("%s: %s", kind, type(error).__name__)
+        except Exception:  # a fault of ours: told with its place, and what is due later is done all the same
+            log.exception(kind)
+        else:
+            continue
+        if kind == NOT_DONE:
+            await asyncio.sleep(AFTER_ERROR)
+        else:  # what is due does not wait for that
             paused_until[kind] = time.monotonic() + AFTER_ERROR
-            if isinstance(error, search_index.Unreadable):
-                log.warning("%s: %s", kind, error)
-            elif isinstance(error, SQLAlchemyError | Unavailable):  # the database is away: it will be due later too
-                log.warning("%s: %s", kind, type(error).__name__)
-            else:  # a fault of ours: told with its place, and what is due later is done all the same
-                log.exception(kind)
 
 
 def _next_indexing(connection: Connection) -> Step | None:

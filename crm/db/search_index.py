@@ -17,9 +17,9 @@ from sqlmodel import Session
 MARKS = "\x02\x02"
 ALIKE_IN_INDEX = {"ß": "ss", "ẞ": "ss", "İ": "i", "ı": "i", "\u0307": "", "ς": "σ"}
 MARKED = {end: end + MARKS for end in " -"}  # after either a word begins
-AT_ONCE = 500  # leads that get into the index in one transaction, of about 10 ms; fewer stay noted
+AT_ONCE = 500  # leads that get into the index in one transaction, of about 20 ms; fewer stay noted
 LETTERS = 30_000  # or so many letters: 500 leads have 20,000 if nobody has many or long identifiers
-MANY = 10_000  # at a start
+MANY = 10_000  # noted ones, of which the start makes the index, and does not leave it to the clock
 PAGES = 32  # of the index that are merged in one
 LATER, ANEW, WHOLE = 0, -1, -2  # notes that are no lead's: to be merged; wholly, for one is forgotten; it has begun
 

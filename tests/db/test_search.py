@@ -344,7 +344,7 @@ def test_an_index_that_is_broken_costs_only_the_search(
     path: Path, file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when SQLite gives that the kind of error that a full disk has; and what the clock does besides goes on."""
-    monkeypatch.setattr(crm.day.clock, "AFTER_ERROR", 0.1)
+    monkeypatch.setattr(crm.day.clock, "AFTER_ERROR", 1000)
     monkeypatch.setattr(crm.day.clock, "EVERY", 0.01)
     monkeypatch.setattr(search_index, "MANY", 1)
     add_leads(file, 1, 1)
