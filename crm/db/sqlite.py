@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 READERS = 9  # connections; more would only wait for the interpreter
 MAX_BATCH = 64  # requests that share a commit
+TURNS = 4  # of the event loop before each: in them what the socket has of other requests comes as far, and shares it
 
 
 def _engine(url: URL, busy_timeout: float, pool_size: int, *pragmas: str) -> Engine:
@@ -113,6 +114,8 @@ class SQLite(Database):
 
     async def _write_jobs(self) -> None:
         while self._jobs:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             batch, self._jobs = self._jobs[:MAX_BATCH], self._jobs[MAX_BATCH:]
             try:
                 await self._commit(batch)
