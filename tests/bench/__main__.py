@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -348,7 +349,7 @@ def bench_cases(create_database: Callable[[], str], seconds: int, bare_result: R
         add_team(service.call)
         took, refused, others = asyncio.run(burst(service.port))
     print(
-        f"{BURST:,} contacts over {BURST_CONNECTIONS} connections, {workers} workers: {took:.1f} s, refused {refused},"
+        f"{BURST:,} contacts over {BURST_CONNECTIONS} connections, {workers} workers: {took:.1f} s, refused {dict(Counter(refused))},"
         f" others waited {statistics.median(others) * 1000:.0f} ms (median), {others[-1] * 1000:.0f} ms (at most)"
     )
 
