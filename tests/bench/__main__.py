@@ -349,8 +349,9 @@ def bench_cases(create_database: Callable[[], str], seconds: int, bare_result: R
         add_team(service.call)
         took, refused, others = asyncio.run(burst(service.port))
     print(
-        f"{BURST:,} contacts over {BURST_CONNECTIONS} connections, {workers} workers: {took:.1f} s, refused {dict(Counter(refused))},"
-        f" others waited {statistics.median(others) * 1000:.0f} ms (median), {others[-1] * 1000:.0f} ms (at most)"
+        f"{BURST:,} contacts over {BURST_CONNECTIONS} connections, {workers} workers: {took:.1f} s, refused"
+        f" {dict(Counter(refused))}; others waited {statistics.median(others) * 1000:.0f} ms (median),"
+        f" {others[-1] * 1000:.0f} ms (at most)"
     )
 
 
