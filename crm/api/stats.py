@@ -187,8 +187,8 @@ def get_operator_stats(
     return _operator_stats(session, [get_row(session, Operator, operator_id)], period)[0]
 
 
-def _source_stats(session: Session, sources: Sequence[Source], period: Period, **of: int) -> list[SourceStats]:
-    """of: the source_id, if it is one."""
+def _source_stats(session: Session, sources: Sequence[Source], period: Period) -> list[SourceStats]:
+    of = {"source_id": sources[0].id} if len(sources) == 1 else {}
     names = dict(session.exec(select(Operator.id, Operator.name)).all())
     group = col(Contact.source_id)
     pending = dict(session.exec(select(group, func.count()).where(IS_PENDING).group_by(group)).all())
@@ -242,4 +242,4 @@ def list_source_stats(period: PeriodQuery, session: SessionDep) -> list[SourceSt
 def get_source_stats(source_id: PathId, period: PeriodQuery, session: SessionDep) -> SourceStats:
     """Its row of /stats/sources."""
     source = get_row(session, Source, source_id)
-    return _source_stats(session, [source], period, source_id=source_id)[0]
+    return _source_stats(session, [source], period)[0]
