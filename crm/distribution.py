@@ -39,7 +39,22 @@ LOAD: Any = (
     .correlate(Operator)
     .scalar_subquery()
 )
-LOAD_OF_ONE = select(LOAD.label("load")).select_from(Operator).where(col(Operator.id) == bindparam("operator_id"))
+LOAD_OF_ONE: Any = (
+    select(func.count().label("load"))
+    .select_from(Contact)
+    .where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
+)
+# Of all operators of a source that have any.
+LOADS_OF_SOURCE: Any = (
+    select(col(Contact.operator_id), func.count().label("load"))
+    .where(
+        col(Contact.operator_id).in_(
+            select(col(SourceOperator.operator_id)).where(col(SourceOperator.source_id) == bindparam("source_id"))
+        ),
+        IS_OPEN,
+    )
+    .group_by(col(Contact.operator_id))
+)
 
 
 def draw(

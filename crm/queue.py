@@ -21,7 +21,7 @@ from crm.db.sql import topics_of_queue
 from crm.distribution import ENTRIES, LOAD, Entry, count_load, draw, entries_for, obstacle, unseen
 from crm.errors import Conflict, NotAlone
 from crm.events import note, note_assigned
-from crm.fields import IS_OPEN, IS_PENDING, MAX_ID, Happened, Moved, utcnow
+from crm.fields import BIG, IS_OPEN, IS_PENDING, MAX_ID, Happened, Moved, utcnow
 from crm.models import Assignment, Contact, Operator, Source, SourceOperator
 
 ADD_ASSIGNMENT = insert(Assignment).inline()
@@ -54,7 +54,7 @@ def _queues_of_operator() -> Any:
     )
     has_room = exists().where(
         *(col(Operator.id) == bindparam("operator_id"), col(Operator.is_active), col(Operator.on_shift)),
-        col(Operator.max_load) > LOAD,
+        col(Operator.max_load) > LOAD - bindparam("leaving", type_=BIG),
     )
     return _existing(queues, serves, has_room)
 
@@ -126,9 +126,12 @@ class Distributor:
         """
         return self._from_queue(self.waiting_for(operator_id))
 
-    def waiting_for(self, operator_id: int) -> Sequence[Any]:
-        """The queues with contacts that this operator could take. Raises NotAlone if there are any."""
-        queues = run(self._connection, QUEUES_OF_OPERATOR, {"operator_id": operator_id})
+    def waiting_for(self, operator_id: int, leaving: int = 0) -> Sequence[Any]:
+        """The queues with contacts that this operator could take, when so many of its own have left it.
+
+        Raises NotAlone if there are any.
+        """
+        queues = run(self._connection, QUEUES_OF_OPERATOR, {"operator_id": operator_id, "leaving": leaving})
         if queues and not is_alone(self._connection):
             raise NotAlone
         return queues

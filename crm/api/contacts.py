@@ -166,15 +166,14 @@ def change_status(
     if status != before:
         if before == "closed" or (status != "closed" and (before, status) != ("new", "in_progress")):
             raise Conflict(f"contact {contact_id} is {before}: it can't become {status}")
-        now = utcnow()
+        now, distributor = utcnow(), Distributor(connection, rng)
+        is_left = status == "closed" and owner.operator_id is not None
+        queues = distributor.waiting_for(owner.operator_id, leaving=1) if is_left else []
+        if queues and not is_caught_up and is_due(connection, now):
+            raise IsDue
         closed_at = now if status == "closed" else None
         run(connection, SET_STATUS, {"contact": contact_id, "new_status": status, "new_closed_at": closed_at})
         if closed_at:
-            distributor = Distributor(connection, rng)
-            # Before the line is written, else the id that it took would be missing if this has to be done again.
-            queues = distributor.waiting_for(owner.operator_id) if owner.operator_id is not None else []
-            if queues and not is_caught_up and is_due(connection, now):
-                raise IsDue
             distributor.close(contact_id, owner.operator_id, queues)
         else:
             run(connection, ADD_ASSIGNMENT, line(contact_id, owner.operator_id, "started", now))

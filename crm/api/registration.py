@@ -10,15 +10,15 @@ import sqlalchemy
 from fastapi import APIRouter, Request, Response
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Connection, bindparam, exists, func, literal_column
+from sqlalchemy import Connection, bindparam, case, exists, func, literal_column
 from sqlmodel import Field, SQLModel, col, select
 
 from crm.api.contacts import read_contact
-from crm.day.due import IS_DUE, IsDue, in_time
+from crm.day.due import FIRST_DUE, IsDue, in_time
 from crm.db.base import is_alone, lock_operator
 from crm.db.direct import run
 from crm.db.sql import add_rows, next_id
-from crm.distribution import ENTRY_COLUMNS, LOAD, Entry, count_load, draw, entries_for
+from crm.distribution import ENTRY_COLUMNS, LOAD_OF_ONE, LOADS_OF_SOURCE, Entry, draw, entries_for
 from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
 from crm.events import note, note_assigned
 from crm.fields import BIG, HAS_EVENT, BotId, ExternalId, Id, Moved, ShortText, Topic, utcnow
@@ -59,7 +59,7 @@ ARRIVAL: Any = (
         *(col(Source.id), col(Source.name), col(Source.bot_id), col(Source.sticky), col(Source.accept_within)),
         REPEATED.label("repeated"),
         HAS_KEY.label("has_key"),
-        IS_DUE.label("is_due"),
+        FIRST_DUE.label("first_due"),
         *OWNERS,
         *ENTRY_COLUMNS,
     )
@@ -70,16 +70,20 @@ ARRIVAL: Any = (
 ARRIVAL_BY_ID = ARRIVAL.where(col(Source.id) == bindparam("key"))
 ARRIVAL_BY_BOT = ARRIVAL.where(col(Source.bot_id) == bindparam("key"))
 # The ids of the rows to come: of the contact, and of its lead if that is new.
-NEW_IDS: Any = sqlalchemy.select(
-    next_id(literal_column("contact")).label("contact_id"),
-    func.coalesce(bindparam("lead_id", type_=BIG), next_id(literal_column("lead"))).label("lead_id"),
-)
-# The same with the load of an operator who has room, for else they are not needed yet: together they need one trip.
-ROOM: Any = (
-    NEW_IDS.add_columns(LOAD.label("load"))
-    .select_from(Operator)
-    .where(col(Operator.id) == bindparam("operator_id"), col(Operator.max_load) > LOAD)
-)
+CONTACT_ID = next_id(literal_column("contact"))
+LEAD_ID: Any = func.coalesce(bindparam("lead_id", type_=BIG), next_id(literal_column("lead")))
+NEW_IDS: Any = sqlalchemy.select(CONTACT_ID.label("contact_id"), LEAD_ID.label("lead_id"))
+
+
+def _room() -> Any:
+    """The load of an operator and, if that is below the limit, the ids: together they need one trip."""
+    load = LOAD_OF_ONE.subquery("loaded").c.load
+    has_room = load < bindparam("max_load", type_=BIG)
+    ids = (case((has_room, CONTACT_ID)).label("contact_id"), case((has_room, LEAD_ID)).label("lead_id"))
+    return sqlalchemy.select(load, *ids)
+
+
+ROOM = _room()
 
 
 class ContactCreate(ContactBase, Input):
@@ -127,14 +131,14 @@ def register(
     if arrival.repeated is not None:
         note(connection, "contact repeated", contact_id=arrival.repeated, source_id=arrival.id)
         return read_contact(connection, arrival.repeated), False
-    ends = (entry.shift_until for entry in entries)
-    if not is_caught_up and (arrival.is_due or any(end is not None and end <= now for end in ends)):
+    due = (arrival.first_due, *(entry.shift_until for entry in entries))
+    if not is_caught_up and any(moment is not None and moment <= now for moment in due):
         raise IsDue
     owners = {kind: owner for kind in KINDS if (owner := getattr(arrival, f"owner_of_{kind}")) is not None}
     lead_id = next(iter(owners.values()), None)
     preferred = read_last_operator(connection, lead_id) if lead_id and arrival.sticky == "prefer" else None
     entries = entries_for(body.topic or "", entries)
-    operator, candidates, ids = choose_operator(connection, entries, rng, lead_id, preferred)
+    operator, candidates, ids = choose_operator(connection, arrival.id, entries, rng, lead_id, preferred)
     lead, lead_rows, identity_note = claim.find_lead(connection, owners, ids.lead_id, lead_id is None, name, now)
     contact: dict[str, Any] = {
         "id": ids.contact_id,
@@ -171,7 +175,7 @@ def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: C
     by_id = source_id is not None
     key = source_id if by_id else body.source_bot_id
     identifiers: dict[str, Any] = {kind: claim.values.get(kind) for kind in KINDS}
-    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id, "now": utcnow()}
+    parameters = {**identifiers, "key": key, "event_id": body.event_id, "key_id": caller.key_id}
     rows = run(connection, ARRIVAL_BY_ID if by_id else ARRIVAL_BY_BOT, parameters)
     if caller.source_id is not None:
         if not rows or not rows[0].has_key:
@@ -184,26 +188,41 @@ def look_up(connection: Connection, body: ContactCreate, claim: Claim, caller: C
 
 
 def choose_operator(
-    connection: Connection, entries: Sequence[Entry], rng: random.Random, lead_id: int | None, preferred: int | None
+    connection: Connection,
+    source_id: int,
+    entries: Sequence[Entry],
+    rng: random.Random,
+    lead_id: int | None,
+    preferred: int | None,
 ) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
     """Draws one of these operators of the source, or None; what was seen, as from `draw`; and the new ids.
 
     The ids are a row with contact_id, and lead_id if that was None. Raises NotAlone if the first drawn is full.
     """
-    room: Any = None
+    limits = {entry.operator_id: entry.max_load for entry in entries}
+    ids: Any = None
+    loads: dict[int, int] = {}
 
     def check_load(operator_id: int) -> int:
-        nonlocal room
-        lock_operator(connection, operator_id)
-        room = next(iter(run(connection, ROOM, {"operator_id": operator_id, "lead_id": lead_id})), None)
-        if room is None and not is_alone(connection):
-            raise NotAlone
-        return int(room.load) if room else count_load(connection, operator_id)
+        nonlocal ids
+        if ids is None:
+            lock_operator(connection, operator_id)
+            of_one = {"operator_id": operator_id, "max_load": limits[operator_id], "lead_id": lead_id}
+            [ids] = run(connection, ROOM, of_one)
+            loads[operator_id] = ids.load
+            if ids.contact_id is None and not is_alone(connection):
+                raise NotAlone
+        elif len(loads) == 1:  # of all the others at once: they may be full too, and each would be a trip
+            loads.update(
+                (row.operator_id, row.load) for row in run(connection, LOADS_OF_SOURCE, {"source_id": source_id})
+            )
+        return loads.get(operator_id, 0)
 
     drawn, seen = draw(entries, check_load, rng, preferred=preferred)
     if drawn is None and not is_alone(connection):
         raise NotAlone
-    ids = room or run(connection, NEW_IDS, {"lead_id": lead_id})[0]
+    if ids is None or ids.contact_id is None:
+        [ids] = run(connection, NEW_IDS, {"lead_id": lead_id})
     return OperatorRef(id=drawn.operator_id, name=drawn.operator_name) if drawn else None, seen, ids
 
 
@@ -256,6 +275,7 @@ async def create_contact(body: ContactCreate, request: Request, caller: CallerDe
         service.database,
         service.rng,
         lambda connection, is_caught_up: register(connection, body, claim, service.rng, caller, is_caught_up),
+        about=caller.source_id or body.source_id or body.source_bot_id,
     )
     answer = contact if caller.source_id is None else receipt(contact, body, claim)
     return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")

@@ -11,21 +11,24 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import Connection, bindparam, exists, or_, update
+from sqlalchemy import Connection, bindparam, exists, func, or_, update
 from sqlmodel import Session, col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from crm.day.shifts import ENDS, switch_shifts
 from crm.db.base import Database
 from crm.events import note
-from crm.fields import IS_NOT_OVERDUE_YET, utcnow
+from crm.fields import HAS_DUE_AT, IS_NOT_OVERDUE_YET, utcnow
 from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, CONTACTS, Distributor, line
 
 T = TypeVar("T")
 
 IS_SILENT = col(Contact.due_at) <= bindparam("now", type_=UTCDateTime())
-IS_DUE = or_(exists().where(ENDS), exists().where(IS_SILENT))  # whether there is something for `catch_up`
+# Not "exists", for which PostgreSQL, as long as it has no statistics, reads the whole table.
+FIRST_DUE: Any = select(func.min(col(Contact.due_at))).where(HAS_DUE_AT).scalar_subquery()
+# Whether there is something for `catch_up`.
+IS_DUE = or_(exists().where(ENDS), func.coalesce(bindparam("now", type_=UTCDateTime()) >= FIRST_DUE, False))
 SILENT: Any = (
     CONTACTS.add_columns(col(Source.accept_within), col(Source.silence_pauses))
     .join(Source, col(Source.id) == col(Contact.source_id))
@@ -59,7 +62,9 @@ class IsDue(Exception):
     """Something is due by time, and comes before the draw that this was to be."""
 
 
-async def in_time(database: Database, rng: random.Random, work: Callable[[Connection, bool], T]) -> T:
+async def in_time(
+    database: Database, rng: random.Random, work: Callable[[Connection, bool], T], about: int | str | None = None
+) -> T:
     """`Database.execute` of work that may raise IsDue, unless it is told that what is due has been done: then both are
     done in one transaction, in a thread, for it may take long."""
 
@@ -68,7 +73,7 @@ async def in_time(database: Database, rng: random.Random, work: Callable[[Connec
         return work(session.connection(), True)
 
     try:
-        return await database.execute(lambda connection: work(connection, False))
+        return await database.execute(lambda connection: work(connection, False), about)
     except IsDue:
         return await database.write(catch_up_and_work)
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=SQLModel)
 
 
-FOR_TURN = 0.4  # of the busy time-out; the rest is for locks and answers
+FOR_TURN = 0.8  # of the busy time-out; the rest is for locks and answers
 HIGHEST = select(func.coalesce(func.max(Assignment.id), 0))
 
 
@@ -178,11 +178,15 @@ class Database(ABC):
         """
         return await self._told(in_session(work), False)
 
-    async def execute(self, work: Callable[[Connection], T]) -> T:
-        """Like `write`, for work of a few statements. It may share the lock: if it raises NotAlone, it is run again."""
-        return await self._told(work, True)
+    async def execute(self, work: Callable[[Connection], T], about: int | str | None = None) -> T:
+        """Like `write`, for work of a few statements. It may share the lock: if it raises NotAlone, which it must do
+        before it writes anything, it is run again.
 
-    async def _told(self, work: Callable[[Connection], T], is_short: bool) -> T:
+        about: something, such as a source; what is about the same does not try to share for a moment after that.
+        """
+        return await self._told(work, True, about)
+
+    async def _told(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:
         noted: list[events.Event] = []
 
         def run(connection: Connection) -> T:
@@ -190,7 +194,7 @@ class Database(ABC):
             connection.info["events"] = noted
             return work(connection)
 
-        result = await self._transact(run, is_short)
+        result = await self._transact(run, is_short, about)
         self.after_commit()
         if len(noted) > 100:
             await asyncio.to_thread(events.tell, noted)  # others want to be served meanwhile
@@ -199,7 +203,7 @@ class Database(ABC):
         return result
 
     @abstractmethod
-    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T: ...
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T: ...
 
     @asynccontextmanager
     async def _turn(self, free: asyncio.Semaphore) -> AsyncIterator[None]:

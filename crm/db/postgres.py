@@ -10,11 +10,13 @@ others out during all its round trips, so the two frequent events, registering a
 - They lock no second operator and never go from SHARED to EXCLUSIVE, so that no two wait for each other. For the same
   reason all take their locks in one order: operator, lead, then what is unique in the order of `add_rows`.
 - A draw that hits anybody but an eligible operator, a contact that has to wait, and room for which somebody waits raise
-  NotAlone. Who loses a race for an identifier or an event fails on its unique key. In both cases all is rolled back and
-  run again EXCLUSIVE, where nobody else comes between.
+  NotAlone, before anything is written. Who loses a race for an identifier or an event fails on its unique key, and is
+  rolled back. Both are run again EXCLUSIVE, where nobody else comes between; so that it is not held for one alone, all
+  that a process has for it share a transaction, and what follows about the same source does not try to share first.
 """
 
 import asyncio
+import math
 import random
 import sys
 import time
@@ -29,10 +31,11 @@ import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, event, func
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import col
 
-from crm.db.base import HIGHEST, Database, to_text
+from crm.db.base import FOR_TURN, HIGHEST, Database, to_text
+from crm.db.batches import Batches, Job
 from crm.errors import NotAlone, StartupError, Unavailable
 from crm.fields import MAX_ID
 from crm.models import Assignment
@@ -51,6 +54,8 @@ AWAY: dict[str, Any] = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_
 AWAY |= {"tcp_user_timeout": 2500, "application_name": "crm"}
 
 
+ALONE_FOR = 0.1  # seconds, after one that had to be alone: else each would be run twice
+MAX_BATCH = 16  # requests that share a commit: all others wait for as long
 FOR_GAP = 0.05  # seconds that a missing id may take to come, before all writers are kept out
 COUNT: Any = sqlalchemy.select(func.count(), func.max(col(Assignment.id))).where(
     col(Assignment.id) > bindparam("after"), col(Assignment.id) <= bindparam("last")
@@ -128,14 +133,16 @@ class PostgreSQL(Database):
 
         readers = engine("REPEATABLE READ", READERS, pool_pre_ping=True)
         event.listen(readers, "connect", lambda driver, _: driver.set_read_only(True))
-        writer = engine("AUTOCOMMIT", WRITERS)  # each BEGIN is ours
+        writer = engine("AUTOCOMMIT", WRITERS + 1)  # each BEGIN is ours; 1: for batches
         event.listen(writer, "do_execute", _execute)
         event.listen(writer, "handle_error", _leave_read_only_server)
         super().__init__(name, readers, writer, busy_timeout)
-        self._threads = ThreadPoolExecutor(WRITERS, "writer")
+        self._threads = ThreadPoolExecutor(WRITERS + 1, "writer")
         # Threads hand the interpreter on at each round trip; to be interrupted besides only costs (6 % of the rate).
         sys.setswitchinterval(0.05)  # seconds
         self._free_writers = asyncio.Semaphore(WRITERS)
+        self._alone_until: dict[int | str | None, float] = {}  # what had to be alone
+        self._batches = Batches(self._commit, MAX_BATCH, patience=busy_timeout * FOR_TURN)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
@@ -156,24 +163,71 @@ class PostgreSQL(Database):
         return await self._transact(lambda connection: int(connection.execute(HIGHEST).scalar_one()), False)
 
     async def stop(self) -> None:
+        await self._batches.stop()
         self._threads.shutdown()
         await super().stop()
 
-    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T:
-        async with self._turn(self._free_writers):
-            run = partial(self._run, work, is_short)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:
+        try:
+            if self._may_share(about):
+                async with self._turn(self._free_writers):
+                    if self._may_share(about):  # still
+                        return await self._in_thread(work, is_short, is_short)
+        except IntegrityError:
+            if not is_short:
+                raise
+        except NotAlone:
+            with self._kept_alone(about):
+                return await self._batches.do(work)
+        return await self._batches.do(work)
 
-    def _run(self, work: Callable[[Connection], T], shared: bool) -> T:
+    def _may_share(self, about: int | str | None) -> bool:
+        return about is None or time.monotonic() > self._alone_until.get(about, 0)
+
+    @contextmanager
+    def _kept_alone(self, about: int | str | None) -> Iterator[None]:
+        """What is about the same has to be alone meanwhile, and for a moment after it."""
+        self._alone_until[about] = math.inf
+        try:
+            yield
+        finally:
+            self._alone_until[about] = time.monotonic() + ALONE_FOR
+
+    async def _commit(self, batch: list[Job]) -> None:
+        """Alone, and together; but if the database refuses something of one of them, each by itself."""
+
+        def run_all(connection: Connection) -> None:
+            try:
+                for job in batch:
+                    job.run(connection, DBAPIError)
+            except psycopg.Error as error:  # at a savepoint, which doesn't go through SQLAlchemy
+                raise DBAPIError.instance(None, None, error, psycopg.Error) from error
+
+        try:
+            await self._in_thread(run_all, False, True)
+        except OperationalError:
+            raise  # the database itself failed
+        except DBAPIError:
+            for job in batch:
+                try:
+                    job.result = await self._in_thread(job.work, False, True)
+                except Exception as error:
+                    job.error = error
+
+    async def _in_thread(self, work: Callable[[Connection], T], shared: bool, in_pipeline: bool) -> T:
+        run = partial(self._run, work, shared, in_pipeline)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def _run(self, work: Callable[[Connection], T], shared: bool, in_pipeline: bool) -> T:
         attempt, was_broken, begin = 1, False, time.monotonic()
         while True:
             try:
-                with self._transaction(shared) as connection:
-                    return work(connection)
-            except (NotAlone, IntegrityError):
-                if not shared:
-                    raise
-                shared = False
+                with self._transaction(shared, in_pipeline) as connection:
+                    try:
+                        return work(connection)
+                    except NotAlone as error:  # comes before anything is written, and of a rollback psycopg
+                        not_alone = error  # makes a reason to forget all statements that it has prepared
+                raise not_alone
             except DBAPIError as error:  # before the commit: nothing is there yet
                 if getattr(error.orig, "sqlstate", None) in REPEATABLE and attempt < ATTEMPTS:
                     time.sleep(random.uniform(0, 0.02 * 2**attempt))
@@ -184,9 +238,9 @@ class PostgreSQL(Database):
                     raise
 
     @contextmanager
-    def _transaction(self, shared: bool, patient: bool = False) -> Iterator[Connection]:
-        """Rolled back if the block raises. Sharing, it is a pipeline (see `_execute`). patient: for long statements,
-        and after those of others.
+    def _transaction(self, shared: bool, in_pipeline: bool = False, patient: bool = False) -> Iterator[Connection]:
+        """Rolled back if the block raises. in_pipeline: see `_execute`. patient: for long statements, and after those
+        of others.
 
         Raises Unavailable if the commit was not answered. It may have been done, so it must not be repeated here.
         """
@@ -196,7 +250,7 @@ class PostgreSQL(Database):
             if patient:
                 driver.patience = None
             with ExitStack() as stack:
-                pipeline = stack.enter_context(driver.pipeline()) if shared else None
+                pipeline = stack.enter_context(driver.pipeline()) if in_pipeline else None
                 connection.execution_options(shared=shared, pipeline=pipeline)
                 # Another copy may be at its start too, or bring the tables up to date.
                 wait = ("SET LOCAL lock_timeout = '60s'",) if patient else ()

@@ -1,13 +1,13 @@
 """SQLite: one file, and one writer at a time.
 
 Threads that fight for its lock wait in a busy handler that sleeps and is not fair, so all writes of a process stand in
-one queue. A single task takes whatever waits, runs each request's work in a savepoint of its own, commits them together
-(one flush to the disk for all) and only then lets them answer. Other processes on the same file are kept apart by
-BEGIN IMMEDIATE.
+one queue (see `batches`). Other processes on the same file are kept apart by BEGIN IMMEDIATE.
 """
 
 import asyncio
+import math
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +19,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from crm.db.base import HIGHEST, Database, to_text
+from crm.db.batches import Batches, Job
 from crm.errors import StartupError
 
 T = TypeVar("T")
 
 READERS = 9  # connections; more would only wait for the interpreter
 MAX_BATCH = 64  # requests that share a commit
-TURNS = 4  # of the event loop before each: in them what the socket has of other requests comes as far, and shares it
+LOOK_FOR_LOCK = 0.001  # seconds after which it is tried again, if another process has it
 
 
 def _engine(url: URL, busy_timeout: float, pool_size: int, *pragmas: str) -> Engine:
@@ -60,8 +61,7 @@ class SQLite(Database):
         event.listen(readers, "checkout", lambda connection, *_: connection.execute("BEGIN"))
         writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "secure_delete=ON", "cache_size=-32000")
         super().__init__(name, readers, writer, busy_timeout)
-        self._jobs: list[_Job] = []
-        self._task: asyncio.Task[None] | None = None  # works while jobs wait
+        self._batches = Batches(self._commit, MAX_BATCH, patience=math.inf)
         self._thread = ThreadPoolExecutor(1, "writer")
 
     @contextmanager
@@ -70,7 +70,7 @@ class SQLite(Database):
             self._use_wal(connection)
             # Foreign keys are off, else rebuilding a table would clear the references to it.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._begin(connection)
             before = connection.exec_driver_sql("PRAGMA schema_version").scalar()
             yield connection
             has_changed = before != connection.exec_driver_sql("PRAGMA schema_version").scalar()
@@ -93,78 +93,49 @@ class SQLite(Database):
                     raise
                 time.sleep(0.05)
 
+    def _begin(self, connection: Connection) -> None:
+        """Takes the write lock. Looks for it more often than SQLite, whose sleep grows to 0.1 s: meanwhile a process
+        that has much to do takes it again and again."""
+        deadline = time.monotonic() + self._busy_timeout
+        driver: Any = connection.connection.driver_connection
+        driver.execute("PRAGMA busy_timeout=0")
+        try:
+            while True:
+                try:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    return
+                except OperationalError as error:
+                    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+                    if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                time.sleep(LOOK_FOR_LOCK)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout={int(self._busy_timeout * 1000)}")
+
     async def settled(self, after: int | None) -> int:
         """One writer at a time: ids are committed in their order, and one that is missing will never be."""
         return max(after or 0, await self.look(lambda connection: connection.execute(HIGHEST).scalar_one()))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            await self._task
+        await self._batches.stop()
         self._thread.shutdown()
         await super().stop()
 
-    async def _transact(self, work: Callable[[Connection], T], is_short: bool) -> T:
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool, _: int | str | None = None) -> T:
         # Short work in the event loop: handing the interpreter back and forth would take a fifth more time.
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.append(_Job(work, not is_short, future))
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._write_jobs())
-        return await future
+        return await self._batches.do(work, in_thread=not is_short)
 
-    async def _write_jobs(self) -> None:
-        while self._jobs:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            batch, self._jobs = self._jobs[:MAX_BATCH], self._jobs[MAX_BATCH:]
-            try:
-                await self._commit(batch)
-            except Exception as error:  # whatever it was, none of the batch is in the database: each caller is told
-                for job in batch:
-                    job.error = error
-            for job in batch:
-                job.settle()
-
-    async def _commit(self, batch: list["_Job"]) -> None:
+    async def _commit(self, batch: list[Job]) -> None:
         run_in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         with self._writer.connect() as connection:
-            await run_in_thread(connection.exec_driver_sql, "BEGIN IMMEDIATE")
+            await run_in_thread(self._begin, connection)
             if not os.path.exists(self._path) or os.stat(self._path).st_ino != self._inode:
                 # The open connection would go on writing to the old one, and all that would be lost.
                 raise OperationalError(None, None, FileNotFoundError(f"{self._path} was deleted or replaced: restart"))
             for job in batch:
+                # An OperationalError: the database itself failed, and may have rolled everything back.
                 if job.in_thread:
-                    await run_in_thread(job.run, connection)
+                    await run_in_thread(job.run, connection, OperationalError)
                 else:
-                    job.run(connection)
+                    job.run(connection, OperationalError)
             await run_in_thread(connection.exec_driver_sql, "COMMIT")
-
-
-class _Job:
-    """One request's work, its result, and the future with which the request waits for it."""
-
-    def __init__(self, work: Callable[[Connection], Any], in_thread: bool, future: asyncio.Future[Any]) -> None:
-        self.work, self.in_thread, self.future = work, in_thread, future
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def run(self, connection: Connection) -> None:
-        driver: Any = connection.connection.driver_connection  # SQLAlchemy's own savepoints take 20 times as long
-        savepoint = driver.execute
-        savepoint("SAVEPOINT job")
-        try:
-            self.result = self.work(connection)
-        except OperationalError:
-            raise  # the database itself failed, and may have rolled everything back
-        except Exception as error:
-            self.error = error
-            savepoint("ROLLBACK TO job")
-        savepoint("RELEASE job")
-
-    def settle(self) -> None:
-        if self.future.cancelled():  # its caller has hung up
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)

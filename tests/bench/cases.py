@@ -18,7 +18,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CASES: dict[str, dict[str, str | None]] = {
     "usual": {},
     "one lead": {"lead": "'one'", "phone": "'+79161234567'"},
-    "one source": {"source": "1"},  # its ten operators have less room than is kept open, so most contacts wait
+    "one source": {"source": "1"},
+    "one source, mostly full": {"source": "1"},  # its ten operators have less room than is kept open
     "one operator": {"source": None},
     "nobody has room": {"source": None},
 }
@@ -28,6 +29,9 @@ def prepare(service: Service, case: str) -> Callable[[int], Result]:
     """The load of so many seconds; adds a team and what else it needs."""
     add_team(service.call)
     words = {**CASES[case]}
+    if case == "one source":
+        for operator in service.call("GET", "/operators/"):
+            service.call("PATCH", f"/operators/{operator['id']}", {"max_load": 100_000})
     if "source" in words and words["source"] is None:
         max_load = 0 if case == "nobody has room" else 100_000
         operator = service.call("POST", "/operators/", {"name": "The only one", "max_load": max_load})["id"]
