@@ -44,16 +44,10 @@ LOAD_OF_ONE: Any = (
     .select_from(Contact)
     .where(col(Contact.operator_id) == bindparam("operator_id"), IS_OPEN)
 )
-# Of all operators of a source that have any.
-LOADS_OF_SOURCE: Any = (
-    select(col(Contact.operator_id), func.count().label("load"))
-    .where(
-        col(Contact.operator_id).in_(
-            select(col(SourceOperator.operator_id)).where(col(SourceOperator.source_id) == bindparam("source_id"))
-        ),
-        IS_OPEN,
+LOADS_OF_SOURCE: Any = select(col(Operator.id), LOAD.label("load")).where(
+    col(Operator.id).in_(
+        select(col(SourceOperator.operator_id)).where(col(SourceOperator.source_id) == bindparam("source_id"))
     )
-    .group_by(col(Contact.operator_id))
 )
 
 

@@ -197,26 +197,26 @@ def choose_operator(
 ) -> tuple[OperatorRef | None, list[dict[str, Any]], Any]:
     """Draws one of these operators of the source, or None; what was seen, as from `draw`; and the new ids.
 
-    The ids are a row with contact_id, and lead_id if that was None. Raises NotAlone if the first drawn is full.
+    The ids are a row with contact_id, and lead_id if that was None. Raises NotAlone if the first drawn is full, or
+    nobody can be drawn.
     """
     limits = {entry.operator_id: entry.max_load for entry in entries}
     ids: Any = None
-    loads: dict[int, int] = {}
+    loads: dict[int, int] | None = None
 
     def check_load(operator_id: int) -> int:
-        nonlocal ids
+        nonlocal ids, loads
         if ids is None:
             lock_operator(connection, operator_id)
             of_one = {"operator_id": operator_id, "max_load": limits[operator_id], "lead_id": lead_id}
             [ids] = run(connection, ROOM, of_one)
-            loads[operator_id] = ids.load
             if ids.contact_id is None and not is_alone(connection):
                 raise NotAlone
-        elif len(loads) == 1:  # of all the others at once: they may be full too, and each would be a trip
-            loads.update(
-                (row.operator_id, row.load) for row in run(connection, LOADS_OF_SOURCE, {"source_id": source_id})
-            )
-        return loads.get(operator_id, 0)
+            return int(ids.load)
+        if loads is None:  # of all the others at once: they may be full too, and each would be a trip
+            rows = run(connection, LOADS_OF_SOURCE, {"source_id": source_id})
+            loads = {row.id: row.load for row in rows}
+        return loads[operator_id]
 
     drawn, seen = draw(entries, check_load, rng, preferred=preferred)
     if drawn is None and not is_alone(connection):

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=SQLModel)
 
 
-FOR_TURN = 0.8  # of the busy time-out; the rest is for locks and answers
+FOR_TURN = 0.8  # of the busy time-out; a lock and an answer have times of their own
 HIGHEST = select(func.coalesce(func.max(Assignment.id), 0))
 
 
@@ -190,7 +190,7 @@ class Database(ABC):
         noted: list[events.Event] = []
 
         def run(connection: Connection) -> T:
-            noted.clear()  # what was noted before has been rolled back
+            noted.clear()  # of an attempt before, of which nothing is left
             connection.info["events"] = noted
             return work(connection)
 

@@ -9,16 +9,14 @@ from sqlalchemy import Connection, exc
 
 T = TypeVar("T")
 
-TURNS = 4  # of the event loop before each: in them what the socket has of other requests comes as far, and shares it
+TURNS = 4  # of the event loop before each batch, so that requests which have already arrived come into it too
 
 
 class Job:
     """One request's work, its result, and the future with which the request waits for it."""
 
-    def __init__(self, work: Callable[[Connection], Any], in_thread: bool) -> None:
-        """in_thread: it takes long, so that it must not hold up the event loop."""
-        self.work, self.in_thread = work, in_thread
-        self.since = time.monotonic()
+    def __init__(self, work: Callable[[Connection], Any], since: float, in_thread: bool) -> None:
+        self.work, self.since, self.in_thread = work, since, in_thread
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.result: Any = None
         self.error: Exception | None = None
@@ -39,7 +37,7 @@ class Job:
         savepoint("RELEASE job")
 
     def settle(self) -> None:
-        if self.future.cancelled():  # its caller has hung up
+        if self.future.done():  # settled, or its caller has hung up
             return
         if self.error is not None:
             self.future.set_exception(self.error)
@@ -57,9 +55,12 @@ class Batches:
         self._jobs: list[Job] = []
         self._task: asyncio.Task[None] | None = None  # works while jobs wait
 
-    async def do(self, work: Callable[[Connection], T], in_thread: bool = False) -> T:
-        """The result of the work, or what it raises. TimeoutError of SQLAlchemy: it did not begin in time."""
-        job = Job(work, in_thread)
+    async def do(self, work: Callable[[Connection], T], since: float | None = None, in_thread: bool = False) -> T:
+        """The result of the work, or what it raises. TimeoutError of SQLAlchemy: it did not begin in time.
+
+        since: when it began to wait, by the monotonic clock, if before. in_thread: for `commit`, it takes long.
+        """
+        job = Job(work, since or time.monotonic(), in_thread)
         self._jobs.append(job)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -88,6 +89,6 @@ class Batches:
         try:
             if in_time:
                 await self._commit(in_time)
-        except Exception as error:  # whatever it was, none of the batch is in the database: each caller is told
+        except Exception as error:  # all are undone, unless it says that they may be saved (Unavailable)
             for job in in_time:
                 job.error = error

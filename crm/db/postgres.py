@@ -16,10 +16,10 @@ others out during all its round trips, so the two frequent events, registering a
 """
 
 import asyncio
-import math
 import random
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy
+from psycopg.errors import PipelineAborted
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, event, func
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
@@ -47,15 +48,14 @@ LOCK = 4_711_001  # the key of the advisory lock, in this database
 ATTEMPTS = 5  # of a transaction that ended in a deadlock or a serialization failure
 REPEATABLE = {"40P01", "40001"}  # their SQLSTATEs
 READ_ONLY = "25006"
-# Parts of the busy time-out, for all that a call may have to wait for: its turn (in `base`), a lock, an answer.
+# Parts of the busy time-out, for what a call may have to wait for besides its turn (in `base`): a lock, an answer.
 FOR_LOCK, FOR_ANSWER = 0.5, 0.55
 # Seconds (but for the milliseconds of tcp_user_timeout) in which a host that has gone is noticed.
 AWAY: dict[str, Any] = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}
 AWAY |= {"tcp_user_timeout": 2500, "application_name": "crm"}
-
-
 ALONE_FOR = 0.1  # seconds, after one that had to be alone: else each would be run twice
-MAX_BATCH = 16  # requests that share a commit: all others wait for as long
+LINE = 32  # of those that share; who comes when it is full shares a transaction with the next ones instead
+MAX_BATCH = 16  # requests that share a commit: all other writers wait meanwhile
 FOR_GAP = 0.05  # seconds that a missing id may take to come, before all writers are kept out
 COUNT: Any = sqlalchemy.select(func.count(), func.max(col(Assignment.id))).where(
     col(Assignment.id) > bindparam("after"), col(Assignment.id) <= bindparam("last")
@@ -77,7 +77,7 @@ class Driver(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval, timeout or self.patience)
         except psycopg.OperationalError as error:
-            if error.sqlstate is None:  # not an answer, but none
+            if error.sqlstate is None and not isinstance(error, PipelineAborted):  # not an answer, but none
                 self.pgconn.finish()
             raise
 
@@ -89,7 +89,8 @@ def _leave_read_only_server(context: ExceptionContext) -> None:
 
 
 def _execute(cursor: Any, statement: str, parameters: Any, context: ExecutionContext) -> bool:
-    """In a pipeline, statements travel together until one comes whose rows are wanted: three round trips for seven."""
+    """In a pipeline, statements travel together until one comes whose rows are wanted: of a registration that has no
+    other beside it, seven in three round trips."""
     options = context.execution_options
     if options.get("pipeline") is None:
         return False  # as usual
@@ -141,7 +142,9 @@ class PostgreSQL(Database):
         # Threads hand the interpreter on at each round trip; to be interrupted besides only costs (6 % of the rate).
         sys.setswitchinterval(0.05)  # seconds
         self._free_writers = asyncio.Semaphore(WRITERS)
-        self._alone_until: dict[int | str | None, float] = {}  # what had to be alone
+        self._in_line = 0  # how many share, or wait for their turn to
+        self._waiting = Counter[int | str | None]()  # of those that have to be alone, by what they are about
+        self._alone_until = defaultdict[int | str | None, float](float)  # by the monotonic clock
         self._batches = Batches(self._commit, MAX_BATCH, patience=busy_timeout * FOR_TURN)
 
     @contextmanager
@@ -168,6 +171,10 @@ class PostgreSQL(Database):
         await super().stop()
 
     async def _transact(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:
+        since = time.monotonic()
+        if is_short and self._in_line >= LINE:
+            return await self._batches.do(work, since)
+        self._in_line += 1
         try:
             if self._may_share(about):
                 async with self._turn(self._free_writers):
@@ -178,19 +185,22 @@ class PostgreSQL(Database):
                 raise
         except NotAlone:
             with self._kept_alone(about):
-                return await self._batches.do(work)
-        return await self._batches.do(work)
+                return await self._batches.do(work, since)
+        finally:
+            self._in_line -= 1
+        return await self._batches.do(work, since)
 
     def _may_share(self, about: int | str | None) -> bool:
-        return about is None or time.monotonic() > self._alone_until.get(about, 0)
+        return about is None or not (self._waiting[about] or time.monotonic() < self._alone_until[about])
 
     @contextmanager
     def _kept_alone(self, about: int | str | None) -> Iterator[None]:
         """What is about the same has to be alone meanwhile, and for a moment after it."""
-        self._alone_until[about] = math.inf
+        self._waiting[about] += 1
         try:
             yield
         finally:
+            self._waiting[about] -= 1
             self._alone_until[about] = time.monotonic() + ALONE_FOR
 
     async def _commit(self, batch: list[Job]) -> None:
@@ -201,18 +211,24 @@ class PostgreSQL(Database):
                 for job in batch:
                     job.run(connection, DBAPIError)
             except psycopg.Error as error:  # at a savepoint, which doesn't go through SQLAlchemy
-                raise DBAPIError.instance(None, None, error, psycopg.Error) from error
+                connection._handle_dbapi_exception(error, None, None, None, None)  # raises, as `execute` does
 
         try:
             await self._in_thread(run_all, False, True)
         except OperationalError:
             raise  # the database itself failed
         except DBAPIError:
-            for job in batch:
+            for nth, job in enumerate(batch):
+                job.error = None
                 try:
                     job.result = await self._in_thread(job.work, False, True)
+                except OperationalError as error:  # the others would only find out the same
+                    for left in batch[nth:]:
+                        left.error = error
+                    return
                 except Exception as error:
                     job.error = error
+                job.settle()
 
     async def _in_thread(self, work: Callable[[Connection], T], shared: bool, in_pipeline: bool) -> T:
         run = partial(self._run, work, shared, in_pipeline)
@@ -220,15 +236,24 @@ class PostgreSQL(Database):
 
     def _run(self, work: Callable[[Connection], T], shared: bool, in_pipeline: bool) -> T:
         attempt, was_broken, begin = 1, False, time.monotonic()
-        while True:
+        not_alone: NotAlone | None = None
+        while not_alone is None:
             try:
                 with self._transaction(shared, in_pipeline) as connection:
                     try:
                         return work(connection)
-                    except NotAlone as error:  # comes before anything is written, and of a rollback psycopg
-                        not_alone = error  # makes a reason to forget all statements that it has prepared
-                raise not_alone
+                    except NotAlone as error:
+                        # Nothing is written yet, so it ends with a COMMIT, which needs no flush: of a rollback psycopg
+                        # makes a reason to forget all that it has prepared.
+                        not_alone = error
+                        unflushed = "SET LOCAL synchronous_commit = off"
+                        connection.exec_driver_sql(unflushed, execution_options={"wait": False})
+            except Unavailable:
+                if not_alone is None:
+                    raise
             except DBAPIError as error:  # before the commit: nothing is there yet
+                if not_alone is not None:
+                    break
                 if getattr(error.orig, "sqlstate", None) in REPEATABLE and attempt < ATTEMPTS:
                     time.sleep(random.uniform(0, 0.02 * 2**attempt))
                     attempt += 1
@@ -236,6 +261,7 @@ class PostgreSQL(Database):
                     was_broken = True  # since its last use, which shows at once; the pool has dropped all of its age
                 else:
                     raise
+        raise not_alone
 
     @contextmanager
     def _transaction(self, shared: bool, in_pipeline: bool = False, patient: bool = False) -> Iterator[Connection]:

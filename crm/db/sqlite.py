@@ -59,9 +59,9 @@ class SQLite(Database):
             raise StartupError(f"database {name}: in memory it would lose contacts, name a file")
         readers = _engine(url, busy_timeout, READERS, "query_only=ON")
         event.listen(readers, "checkout", lambda connection, *_: connection.execute("BEGIN"))
-        # 64 MB until a checkpoint: pages that many requests write go to the file once (4 to 7 % of the rate).
-        log = "wal_autocheckpoint=16000"
-        writer = _engine(url, busy_timeout, 1, "foreign_keys=ON", "secure_delete=ON", "cache_size=-32000", log)
+        # 16 MB until a checkpoint: pages that many requests write go to the file once (4 % of the rate).
+        own = ("foreign_keys=ON", "secure_delete=ON", "cache_size=-32000", "wal_autocheckpoint=4000")
+        writer = _engine(url, busy_timeout, 1, *own)
         super().__init__(name, readers, writer, busy_timeout)
         self._batches = Batches(self._commit, MAX_BATCH, patience=math.inf)
         self._thread = ThreadPoolExecutor(1, "writer")
@@ -99,18 +99,20 @@ class SQLite(Database):
         """Takes the write lock. Looks for it more often than SQLite, whose sleep grows to 0.1 s: meanwhile a process
         that has much to do takes it again and again."""
         deadline = time.monotonic() + self._busy_timeout
+        if not connection.in_transaction():
+            connection.begin()  # for SQLAlchemy, which sends nothing
         driver: Any = connection.connection.driver_connection
         driver.execute("PRAGMA busy_timeout=0")
         try:
-            while True:
+            while time.monotonic() < deadline:
                 try:
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    driver.execute("BEGIN IMMEDIATE")
                     return
-                except OperationalError as error:
-                    code: int = getattr(error.orig, "sqlite_errorcode", 0)
-                    if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                        raise
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                        break
                 time.sleep(LOOK_FOR_LOCK)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # a last time: raises what SQLAlchemy makes of it
         finally:
             driver.execute(f"PRAGMA busy_timeout={int(self._busy_timeout * 1000)}")
 
@@ -123,7 +125,7 @@ class SQLite(Database):
         self._thread.shutdown()
         await super().stop()
 
-    async def _transact(self, work: Callable[[Connection], T], is_short: bool, _: int | str | None = None) -> T:
+    async def _transact(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:  # noqa: ARG002
         # Short work in the event loop: handing the interpreter back and forth would take a fifth more time.
         return await self._batches.do(work, in_thread=not is_short)
 

@@ -69,6 +69,30 @@ def test_what_the_database_refuses_at_the_end_of_one_is_no_fault_of_the_next(dat
     assert sorted(sql(database, "SELECT name FROM lead")) == [("first",), ("third",)]
 
 
+def test_who_is_run_again_by_itself_is_told_of_that(database: str) -> None:
+    """The first is refused for what the second does; but that is undone, for the database refuses the third."""
+
+    def refuse_beside_others(connection: Connection) -> None:
+        if connection.execute(text("SELECT count(*) FROM lead WHERE name = 'other'")).scalar_one():
+            raise Conflict("there is another")
+
+    results = run_at_once(database, add("other", violate), add("first", refuse_beside_others), add("third", violate))
+    assert [type(result) for result in results] == [IntegrityError, str, IntegrityError]
+    assert sql(database, "SELECT name FROM lead") == [("first",)]
+
+
+def test_of_hundreds_at_once_each_is_done_once(database: str) -> None:
+    """More than stand in line to share the lock: the others are done together, between them."""
+
+    def add_shared(connection: Connection) -> bool:
+        connection.execute(ADD, {"name": "one of many"})
+        return is_alone(connection)
+
+    were_alone = run_at_once(database, *[add_shared] * 300)
+    assert set(were_alone) == ({True} if database.startswith("sqlite") else {True, False})
+    assert len(sql(database, "SELECT name FROM lead")) == 300
+
+
 def test_who_waits_for_too_long_is_told_so_and_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = list[list[Job]]()
     monkeypatch.setattr("crm.db.batches.time", SimpleNamespace(monotonic=lambda: 3 * len(ran)))  # 3 seconds for each
