@@ -32,6 +32,7 @@ from crm.db import direct, open_database
 from crm.main import create_app
 from crm.settings import Settings
 from tests import leaks, postgres
+from tests.asgi import ask
 from tests.day.shifts import Clock, set_clock
 from tests.effort import IS_RELEASE, effort
 from tests.page.browser import browser  # noqa: F401  (a fixture for all)
@@ -181,7 +182,7 @@ class Api:
         self.client = client
 
     def call(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
-        answer = self.client.request(method, path, json=body) if body is not None else self.client.request(method, path)
+        answer = ask(self.client, method, path, body)
         assert answer.status_code == expect, f"{method} {path} {body}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

@@ -81,10 +81,15 @@ def migrations() -> Config:
     return config
 
 
+def _revisions(connection: Connection) -> tuple[str | None, str | None]:
+    """That of the tables, and that of this version."""
+    has = MigrationContext.configure(connection).get_current_revision()
+    return has, ScriptDirectory.from_config(migrations()).get_current_head()
+
+
 def check_schema(connection: Connection) -> None:
     """Raises StartupError unless the tables are those of this version."""
-    has = MigrationContext.configure(connection).get_current_revision()
-    wants = ScriptDirectory.from_config(migrations()).get_current_head()
+    has, wants = _revisions(connection)
     if has != wants:
         raise StartupError(
             f"the tables of the database are of version {has}, not {wants}: DATABASE_URL=... python -m crm migrate"
@@ -108,9 +113,11 @@ class Database(ABC):
         try:
             with self.alone() as connection:
                 if migrate:
-                    config = migrations()
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
+                    has, wants = _revisions(connection)
+                    if has != wants:
+                        config = migrations()
+                        config.attributes["connection"] = connection
+                        command.upgrade(config, "head")
                     search_index.prepare(connection)
                     count_all(connection)
                 check_schema(connection)

@@ -72,7 +72,7 @@ class SQLite(Database):
             self._use_wal(connection)
             # Foreign keys are off, else rebuilding a table would clear the references to it.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            self._begin(connection)
+            self._begin(connection, time.monotonic() + self._busy_timeout)
             before = connection.exec_driver_sql("PRAGMA schema_version").scalar()
             yield connection
             has_changed = before != connection.exec_driver_sql("PRAGMA schema_version").scalar()
@@ -95,16 +95,18 @@ class SQLite(Database):
                     raise
                 time.sleep(0.05)
 
-    def _begin(self, connection: Connection) -> None:
-        """Takes the write lock. Looks for it more often than SQLite, whose sleep grows to 0.1 s: meanwhile a process
-        that has much to do takes it again and again."""
-        deadline = time.monotonic() + self._busy_timeout
+    def _begin(self, connection: Connection, until: float) -> None:
+        """Takes the write lock, or raises OperationalError. Looks for it more often than SQLite, whose sleep grows to
+        0.1 s: meanwhile a process that has much to do takes it again and again.
+
+        until: by the monotonic clock.
+        """
         if not connection.in_transaction():
             connection.begin()  # for SQLAlchemy, which sends nothing
         driver: Any = connection.connection.driver_connection
         driver.execute("PRAGMA busy_timeout=0")
         try:
-            while time.monotonic() < deadline:
+            while time.monotonic() < until:
                 try:
                     driver.execute("BEGIN IMMEDIATE")
                     return
@@ -132,7 +134,19 @@ class SQLite(Database):
     async def _commit(self, batch: list[Job]) -> None:
         run_in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         with self._writer.connect() as connection:
-            await run_in_thread(self._begin, connection)
+            while True:
+                until = min(job.since for job in batch) + self._busy_timeout
+                try:
+                    await run_in_thread(self._begin, connection, until)
+                    break
+                except OperationalError as error:
+                    late = [job for job in batch if job.since + self._busy_timeout <= time.monotonic()]
+                    if len(late) in (0, len(batch)):
+                        raise  # it was not the lock; or nobody has time left
+                    for job in late:
+                        job.error = error
+                        job.settle()
+                    batch = [job for job in batch if job not in late]
             if not os.path.exists(self._path) or os.stat(self._path).st_ino != self._inode:
                 # The open connection would go on writing to the old one, and all that would be lost.
                 raise OperationalError(None, None, FileNotFoundError(f"{self._path} was deleted or replaced: restart"))

@@ -1,16 +1,21 @@
 """What happens to a file: it is no database, is locked, finds no room on the disk, or is taken away."""
 
+import asyncio
 import resource
 import sqlite3
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from crm.db import open_database
+from crm.db.base import Database
 from crm.main import create_app
-from tests.conftest import local, settings_of
+from tests.conftest import empty_file, local, settings_of
 from tests.postgres import sql
 from tests.service import serving, start
 from tests.test_concurrency import add_source, at_once, check, retry_after
@@ -67,6 +72,29 @@ def test_a_lock_that_another_process_keeps_gives_503_and_changes_nothing(path: P
         assert service.call("GET", "/operators/1")["is_active"] is True
         assert service.call("GET", "/stats/")["operators"] == 1
         assert at_once(service, [{"source_id": source_id, "lead_external_id": "tg:1"}])[0][0] == 201
+
+
+@pytest.mark.seconds(8)
+def test_who_comes_while_others_wait_for_the_lock_waits_for_its_own_time_only(path: Path) -> None:
+    async def write(database: Database) -> float:
+        begin = time.monotonic()
+        with pytest.raises(OperationalError, match="locked"):
+            await database.execute(lambda connection: connection.exec_driver_sql("DELETE FROM lead"))
+        return time.monotonic() - begin
+
+    async def run() -> None:
+        database = open_database(empty_file(path), 5)
+        database.start(lambda _: None)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            first = asyncio.create_task(write(database))
+            await asyncio.sleep(2.5)
+            second = asyncio.create_task(write(database))
+            assert 4.5 < await first < 7
+            assert 4.5 < await second < 7  # and not 2.5 more
+        await database.stop()
+
+    asyncio.run(run())
 
 
 def test_a_full_disk_gives_503_and_changes_nothing_and_the_service_recovers(path: Path) -> None:
