@@ -65,6 +65,14 @@ def _phone(text: str, region: str) -> str:
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
 
+def begin_of_phone(digits: str, region: str) -> str | None:
+    """How the first digits of a phone are stored if they are told as at home: in Russia 8 912 is +7912."""
+    prefix = phonenumbers.ndd_prefix_for_region(region, True)
+    if not prefix or not digits.startswith(prefix):
+        return None
+    return f"+{phonenumbers.country_code_for_region(region)}{digits.removeprefix(prefix)}"
+
+
 def _email(text: str) -> str:
     try:
         address = validate_email(text, check_deliverability=False).normalized

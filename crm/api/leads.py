@@ -14,7 +14,7 @@ from crm.db import search
 from crm.db.base import get_row
 from crm.errors import Conflict, DomainError, NotFound, Unprocessable
 from crm.fields import Id, IdentifierKind, Key, LeadName, ShortText
-from crm.identity import KINDS, normalise, read_leads
+from crm.identity import KINDS, begin_of_phone, normalise, read_leads
 from crm.leads.merging import check_has_identifier, get_living, rename
 from crm.leads.tables import LeadAct, LeadActBase, about
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic, Record
@@ -159,15 +159,17 @@ def list_leads(
 
 
 def _spelled(text: str, region: str) -> list[str]:
-    """What is searched for and, if it may be a phone or a part of one, how that is stored: the digits of any,
-    and the whole of one of this region, which may be told otherwise at home.
+    """What is searched for and, if it may be a phone or a part of one, how that is stored: the digits of any, and the
+    whole or the begin of one of this region, which may be told otherwise at home.
     """
     if not PHONE.fullmatch(text):
         return [text]
-    spelled = [re.sub(r"\D", "", text)]
+    spelled = [digits := re.sub(r"\D", "", text)]
     with suppress(ValueError):
         spelled.append(normalise("phone", text, region))
-    return [text, *(phone for phone in spelled if len(phone) > 2 and phone not in text)]
+    if begin := begin_of_phone(digits, region):
+        spelled.append(begin)
+    return [text, *(phone for phone in dict.fromkeys(spelled) if len(phone) > 2 and phone not in text)]
 
 
 @router.get("/{lead_id}", summary="Get a lead", responses={**responses(404), **MERGED})
