@@ -113,3 +113,8 @@ def ratio(part: float, whole: float) -> float:
 def count_load(connection: Connection, operator_id: int) -> int:
     """How many contacts of the operator are new or in progress, over all sources."""
     return int(run(connection, LOAD_OF_ONE, {"operator_id": operator_id})[0][0])
+
+
+def count_loads(connection: Connection, source_id: int) -> dict[int, int]:
+    """The same of each operator of a source, by its id, in one statement."""
+    return {row.id: row.load for row in run(connection, LOADS_OF_SOURCE, {"source_id": source_id})}

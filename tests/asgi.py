@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
@@ -29,8 +29,9 @@ class Answer(NamedTuple):
 
 def ask(client: TestClient, method: str, path: str, body: Any = None) -> Any:
     """What `client.request` answers, as far as `Answer` has it; by that itself, where more is needed."""
-    portal = client.portal
-    if portal is None or client.cookies or not PLAIN.fullmatch(path):
+    portal, transport = client.portal, cast(Any, client._transport)
+    is_plain = PLAIN.fullmatch(path) and not client.cookies and transport.raise_server_exceptions
+    if portal is None or not is_plain:
         return client.request(method, path, **({} if body is None else {"json": body}))
     if portal not in _loops:
         _loops[portal] = portal.call(asyncio.get_running_loop)
@@ -82,10 +83,6 @@ async def _ask(client: TestClient, method: str, path: str, body: Any) -> Answer:
             if not message.get("more_body", False):
                 done.set()
 
-    try:
-        await client.app(scope, receive, send)  # type: ignore[arg-type]
-    except Exception:
-        if transport.raise_server_exceptions:
-            raise
+    await client.app(scope, receive, send)  # type: ignore[arg-type]
     assert status, f"{method} {path} was not answered"
     return Answer(status, b"".join(parts))

@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 from crm.day.shifts import by_shifts_at
 from crm.db.base import get_row
-from crm.distribution import ENTRIES, Entry, count_load, entries_for, obstacle, ratio
+from crm.distribution import ENTRIES, Entry, count_loads, entries_for, obstacle, ratio
 from crm.fields import Id, Moment, Obstacle, PlainOrTopic
 from crm.models import Lead, Source
 from crm.queue import read_last_operator
@@ -49,9 +49,7 @@ def list_candidates(
     lead = get_row(session, Lead, query.lead_id) if query.lead_id is not None else None
     rows: Sequence[Any] = session.connection().execute(ENTRIES, {"source_id": source_id}).all()
     entries = entries_for(query.topic, by_shifts_at(session.connection(), rows, query.at))
-    candidates = candidates_of(
-        entries, {entry.operator_id: count_load(session.connection(), entry.operator_id) for entry in entries}
-    )
+    candidates = candidates_of(entries, count_loads(session.connection(), source_id))
     if lead is not None and source.sticky == "prefer":
         preferred = read_last_operator(session.connection(), lead.merged_into or lead.id)
         if any(candidate.eligible and candidate.operator_id == preferred for candidate in candidates):

@@ -18,7 +18,7 @@ from crm.day.due import FIRST_DUE, IsDue, in_time
 from crm.db.base import is_alone, lock_operator
 from crm.db.direct import run
 from crm.db.sql import add_rows, next_id
-from crm.distribution import ENTRY_COLUMNS, LOAD_OF_ONE, LOADS_OF_SOURCE, Entry, draw, entries_for
+from crm.distribution import ENTRY_COLUMNS, LOAD_OF_ONE, Entry, count_loads, draw, entries_for
 from crm.errors import Forbidden, NotAlone, NotFound, Unauthorized, Unprocessable
 from crm.events import note, note_assigned
 from crm.fields import BIG, HAS_EVENT, BotId, ExternalId, Id, Moved, ShortText, Topic, utcnow
@@ -214,8 +214,7 @@ def choose_operator(
                 raise NotAlone
             return int(ids.load)
         if loads is None:  # of all the others at once: they may be full too, and each would be a trip
-            rows = run(connection, LOADS_OF_SOURCE, {"source_id": source_id})
-            loads = {row.id: row.load for row in rows}
+            loads = count_loads(connection, source_id)
         return loads[operator_id]
 
     drawn, seen = draw(entries, check_load, rng, preferred=preferred)

@@ -1,8 +1,8 @@
 """What is due by time (design.md, "A team's day"): shifts that begin or end, contacts that nobody has accepted, and
 those that have waited for too long.
 
-The first two come before every draw, under the same lock: with a timer alone, contacts would go to people in the second
-after their shift. `clock` does all three when nothing comes in. Done twice it changes nothing.
+The first two come before every draw that they matter to, under the same lock: with a timer alone, contacts would go to
+people in the second after their shift. `clock` does all three when nothing comes in. Done twice it changes nothing.
 """
 
 import random

@@ -112,7 +112,9 @@ class Database(ABC):
         """
         try:
             with self.alone() as connection:
-                if migrate:
+                if not migrate:
+                    check_schema(connection)
+                else:
                     has, wants = _revisions(connection)
                     if has != wants:
                         config = migrations()
@@ -120,7 +122,6 @@ class Database(ABC):
                         command.upgrade(config, "head")
                     search_index.prepare(connection)
                     count_all(connection)
-                check_schema(connection)
                 search_index.warn(connection)
                 noted = connection.info["events"] = list[events.Event]()
                 then(connection)

@@ -19,7 +19,7 @@ import asyncio
 import random
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -144,7 +144,7 @@ class PostgreSQL(Database):
         self._free_writers = asyncio.Semaphore(WRITERS)
         self._in_line = 0  # how many share, or wait for their turn to
         self._waiting = Counter[int | str | None]()  # of those that have to be alone, by what they are about
-        self._alone_until = defaultdict[int | str | None, float](float)  # by the monotonic clock
+        self._alone_until: dict[int | str | None, float] = {}  # by the monotonic clock
         self._batches = Batches(self._commit, MAX_BATCH, patience=busy_timeout * FOR_TURN)
 
     @contextmanager
@@ -171,27 +171,33 @@ class PostgreSQL(Database):
         await super().stop()
 
     async def _transact(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:
+        if not is_short:
+            async with self._turn(self._free_writers):
+                return await self._in_thread(work, False, False)
         since = time.monotonic()
-        if is_short and self._in_line >= LINE:
-            return await self._batches.do(work, since)
-        self._in_line += 1
-        try:
-            if self._may_share(about):
-                async with self._turn(self._free_writers):
-                    if self._may_share(about):  # still
-                        return await self._in_thread(work, is_short, is_short)
-        except IntegrityError:
-            if not is_short:
-                raise
-        except NotAlone:
-            with self._kept_alone(about):
-                return await self._batches.do(work, since)
-        finally:
-            self._in_line -= 1
+        if self._in_line < LINE and self._may_share(about):
+            try:
+                return await self._share(work, about)
+            except IntegrityError:
+                pass  # it lost a race; alone there is none
+            except NotAlone:
+                with self._kept_alone(about):
+                    return await self._batches.do(work, since)
         return await self._batches.do(work, since)
 
+    async def _share(self, work: Callable[[Connection], T], about: int | str | None) -> T:
+        """Raises NotAlone if the work does, or what is about the same did while this waited for its turn."""
+        self._in_line += 1
+        try:
+            async with self._turn(self._free_writers):
+                if not self._may_share(about):
+                    raise NotAlone
+                return await self._in_thread(work, True, True)
+        finally:
+            self._in_line -= 1
+
     def _may_share(self, about: int | str | None) -> bool:
-        return about is None or not (self._waiting[about] or time.monotonic() < self._alone_until[about])
+        return about is None or not (self._waiting[about] or time.monotonic() < self._alone_until.get(about, 0))
 
     @contextmanager
     def _kept_alone(self, about: int | str | None) -> Iterator[None]:
