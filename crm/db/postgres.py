@@ -35,7 +35,7 @@ from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import col
 
-from crm.db.base import FOR_TURN, HIGHEST, Database, to_text
+from crm.db.base import HIGHEST, Database, to_text
 from crm.db.batches import Batches, Job
 from crm.errors import NotAlone, StartupError, Unavailable
 from crm.fields import MAX_ID
@@ -145,7 +145,7 @@ class PostgreSQL(Database):
         self._in_line = 0  # how many share, or wait for their turn to
         self._waiting = Counter[int | str | None]()  # of those that have to be alone, by what they are about
         self._alone_until: dict[int | str | None, float] = {}  # by the monotonic clock
-        self._batches = Batches(self._commit, MAX_BATCH, patience=busy_timeout * FOR_TURN)
+        self._batches = Batches(self._commit, MAX_BATCH, patience=busy_timeout)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
