@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -49,12 +51,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def where_it_is_noon() -> str:
+    """A time zone: what a test calls today or tomorrow is neither yesterday nor today at whatever time it runs."""
+    return f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
+
+
 class Tab:
     """A page in a context of its own. What it must never do is noted, for `check`: errors, calls of other hosts."""
 
     def __init__(self, browser: Browser, base: str, **options: Any) -> None:
         """base: the URL of the service. options: of the browser's context, such as locale and viewport."""
-        options = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
+        size = {"width": 1280, "height": 900}
+        options = {"locale": "en-US", "viewport": size, "timezone_id": where_it_is_noon(), **options}
+        self.zone = ZoneInfo(options["timezone_id"])
         self.base = base
         self.context: BrowserContext = browser.new_context(**options)
         self.context.set_default_timeout(30_000)

@@ -1,7 +1,7 @@
 """The data of leads on the page: duplicates, merged and forgotten ones, files, and weights that are tried."""
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def test_files_are_given_out_to_who_is_signed_in_also_behind_a_prefix(browser: B
         name, text = download(page, "JSON lines")
         assert name.endswith(".jsonl"), name
         assert [json.loads(line)["id"] for line in text.splitlines()] == [contact["id"]]
-        today = date.today()  # where the browser is, too
+        today = datetime.now(tab.zone).date()
         for first, last, found in (
             (today, today - timedelta(days=1), 1),  # whichever way round
             (date(2001, 1, 2), date(2001, 1, 5), 0),
