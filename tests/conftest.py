@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         nth[function := (item.nodeid.partition("[")[0], is_second)] += 1
         if UNMEASURED.search(item.nodeid) or nth[function] > 8:
             item.add_marker("no_cover")
-        if is_second and nth[function] > 8 and not IS_RELEASE:
+        if is_second and nth[function] > 4 and not IS_RELEASE:
             items.remove(item)
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
 

@@ -472,10 +472,10 @@ class QueueOnPostgreSQL(OnPostgreSQL, Queue):
 @pytest.mark.seconds(30)
 @pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
 class TestQueueOnSQLite(QueueOnSQLite.TestCase):
-    settings = settings(max_examples=effort(10, 200), stateful_step_count=40, derandomize=True)
+    settings = settings(max_examples=effort(5, 200), stateful_step_count=40, derandomize=True)
 
 
 @pytest.mark.seconds(20)
 @pytest.mark.no_cover
 class TestQueueOnPostgreSQL(QueueOnPostgreSQL.TestCase):
-    settings = settings(TestQueueOnSQLite.settings, max_examples=effort(4, 60))
+    settings = settings(TestQueueOnSQLite.settings, max_examples=effort(3, 60))

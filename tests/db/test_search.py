@@ -176,13 +176,13 @@ class SearchOnPostgreSQL(OnPostgreSQL, Search):
 @pytest.mark.seconds(20)
 @pytest.mark.no_cover
 class TestSearchOnSQLite(SearchOnSQLite.TestCase):
-    settings = settings(max_examples=effort(15, 300), stateful_step_count=30, derandomize=True)
+    settings = settings(max_examples=effort(6, 300), stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.seconds(20)
 @pytest.mark.no_cover
 class TestSearchOnPostgreSQL(SearchOnPostgreSQL.TestCase):
-    settings = settings(TestSearchOnSQLite.settings, max_examples=effort(6, 100))
+    settings = settings(TestSearchOnSQLite.settings, max_examples=effort(4, 100))
 
 
 # --- letters ---------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_each_letter_is_found_in_all_its_cases(database: str) -> None:
     catch_up(database)
     names = [f"x{letter}y" for letter in cased]
     with connected(database) as connection, Session(connection) as session:
-        for name in names[:: effort(8, 1)]:
+        for name in names[:: effort(20, 1)]:
             has = re.compile(search.pattern(name)).search
             wanted = [nth for nth, each in enumerate(names, 1) if has(each)]
             assert search.find(session, [name], lambda _: [], 0, 0, 5000) == wanted, name

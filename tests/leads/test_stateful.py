@@ -251,7 +251,7 @@ class LeadsOnPostgreSQL(OnPostgreSQL, Leads):
 @pytest.mark.seconds(10)
 @pytest.mark.no_cover  # what it calls is covered by others, and this takes half the time
 class TestLeadsOnSQLite(LeadsOnSQLite.TestCase):
-    settings = settings(max_examples=effort(6, 200), stateful_step_count=30, derandomize=True)
+    settings = settings(max_examples=effort(4, 200), stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.seconds(10)

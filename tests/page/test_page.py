@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, expect
 
 from tests.conftest import empty_file
+from tests.effort import effort
 from tests.page.browser import LOOKS, Tab, hide, row, team, under_prefix, wait_for, write
 from tests.service import Service, serving
 
@@ -591,7 +592,7 @@ def test_the_first_load_is_small_and_the_next_comes_from_the_cache(service: Serv
     assert sum(sizes.get(path, 0) for path in files) < first / 3, (body, sizes)
 
 
-@pytest.mark.parametrize("prefix", ["", "/crm"])
+@pytest.mark.parametrize("prefix", ["/crm", ""][: effort(1, 2)])
 def test_swagger_works_offline_with_a_key_and_behind_a_prefix(browser: Browser, path: Path, prefix: str) -> None:
     options = {"options": ["--root-path", prefix]} if prefix else {}
     with serving(f"sqlite:///{path}", CRM_ADMIN_KEY=ADMIN, **options) as service, under_prefix(service) as proxy:

@@ -10,6 +10,7 @@ import token_bucket
 from fastapi.testclient import TestClient
 
 from crm.main import create_app
+from tests.asgi import ask
 from tests.conftest import Api, address, app_on, settings_of
 from tests.postgres import sql
 from tests.service import serving
@@ -25,8 +26,7 @@ class KeyApi(Api):
         self.key = key
 
     def answer(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {} if self.key is None else {"X-API-Key": self.key}
-        return self.client.request(method, path, json=body, headers=headers)
+        return ask(self.client, method, path, body, {} if self.key is None else {"X-API-Key": self.key})
 
     def call(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
         answer = self.answer(method, path, body)
