@@ -61,7 +61,10 @@ export const idOf = (row) => row.id ?? row.operator_id ?? row.source_id;
 function kept(before, fresh) {
   if (!Array.isArray(fresh) || !before) return same(before, fresh) ? before : fresh;
   const known = new Map(before.map((row) => [idOf(row), row]));
-  const rows = fresh.map((row) => (same(known.get(idOf(row)), row) ? known.get(idOf(row)) : row));
+  const rows = fresh.map((row) => {
+    const one = known.get(idOf(row));
+    return one && same(one, row) ? one : row;
+  });
   return rows.length === before.length && rows.every((row, position) => row === before[position]) ? before : rows;
 }
 
