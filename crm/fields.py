@@ -59,7 +59,7 @@ Outcome = Literal["chosen", "not_drawn", Obstacle, "excluded"]
 Sticky = Literal["off", "prefer"]
 IdentifierKind = Literal["external_id", "phone", "email"]
 Role = Literal["admin", "source", "operator", "metrics"]
-Language = Literal["en", "ru"]
+Language = Literal["en", "ru"]  # of messages to people
 DeliveryKind = Literal["events", "test", "notice"]
 DeliveryOutcome = Literal["waiting", "delivered", "failed", "passed_over", "skipped"]
 

@@ -23,7 +23,7 @@ from crm.models import Assignment, Contact, Operator, Source
 from crm.queue import ADD_ASSIGNMENT, Distributor, line
 from crm.web.answers import responses
 from crm.web.auth import Caller, CallerDep
-from crm.web.deps import Page, PathId, Service, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, Service, SessionDep, Write, writes
 from crm.web.shared import Shared
 
 router = APIRouter(prefix="/contacts", tags=["Contacts"], route_class=Shared)
@@ -98,7 +98,7 @@ class ContactFilter(SQLModel):
         return statement if self.topic is None else statement.where(HAS_TOPIC, col(Contact.topic) == self.topic)
 
 
-class ContactQuery(ContactFilter, Page):
+class ContactQuery(ContactFilter, Paging):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
     order: Literal["newest", "queue"] = Field("newest", description="queue: pending ones, in the order of handing out.")
 

@@ -15,7 +15,7 @@ from crm.fields import Id, Name, Role
 from crm.models import Input, Operator, Record, Source
 from crm.web.answers import responses
 from crm.web.auth import digest_of
-from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, SessionDep, Write, writes
 from crm.web.tables import ApiKey
 
 router = APIRouter(prefix="/keys", tags=["Keys"])
@@ -68,7 +68,7 @@ def create_key(write: Write, body: KeyCreate) -> KeyCreated:
 
 
 @router.get("/", summary="List keys")
-def list_keys(query: Annotated[Page, Depends()], session: SessionDep) -> list[KeyPublic]:
+def list_keys(query: Annotated[Paging, Depends()], session: SessionDep) -> list[KeyPublic]:
     """By id, without the keys themselves."""
     rows = session.exec(query.of(select(ApiKey).order_by(col(ApiKey.id)))).all()
     return [KeyPublic(**row.model_dump(exclude={"hash"})) for row in rows]

@@ -20,7 +20,7 @@ from crm.leads.tables import LeadAct, LeadActBase, about
 from crm.models import Contact, ContactPublic, Input, Lead, LeadIdentifier, LeadPublic, Record
 from crm.web.answers import ErrorMessage, responses
 from crm.web.auth import ADMIN, Caller, CallerDep
-from crm.web.deps import Page, PathId, ServiceDep, SessionDep
+from crm.web.deps import Paging, PathId, ServiceDep, SessionDep
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
 PHONE = re.compile(r"\+?[\d\s().-]+")
@@ -52,7 +52,7 @@ class LeadDetail(LeadListed):
     contacts: list[ContactPublic] = Field(description="The newest 100.")
 
 
-class LeadQuery(Page):
+class LeadQuery(Paging):
     external_id: str | None = Field(default=None, max_length=255)
     phone: str | None = Field(default=None, max_length=255, description="In any usual spelling (+ is %2B in a URL).")
     email: str | None = Field(default=None, max_length=255)
@@ -66,7 +66,7 @@ class LeadQuery(Page):
     after_id: Id | None = Field(default=None, description="Only higher ids: the next page of a large table.")
 
 
-class LeadContactQuery(Page):
+class LeadContactQuery(Paging):
     before_id: Id | None = Field(default=None, description="Only lower ids: the next page of a large table.")
 
 

@@ -18,7 +18,7 @@ from crm.leads.tables import Evidence
 from crm.models import Input, Lead
 from crm.web.answers import responses
 from crm.web.auth import ADMIN, CallerDep
-from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, SessionDep, Write, writes
 
 router = APIRouter(prefix="/leads", tags=["Leads"])
 
@@ -39,7 +39,7 @@ class DuplicatePublic(SQLModel):
 
 
 @router.get("/duplicates", summary="List leads that may be one person")
-def list_duplicates(query: Annotated[Page, Query()], session: SessionDep) -> list[DuplicatePublic]:
+def list_duplicates(query: Annotated[Paging, Query()], session: SessionDep) -> list[DuplicatePublic]:
     """Pairs about which nobody has decided yet, newest first, each with what speaks for it."""
     pairs = read_pairs(session.connection(), query.of(PAIRS))
     found = read_leads(session.connection(), {lead_id for pair in pairs for lead_id in pair})

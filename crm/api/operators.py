@@ -14,7 +14,7 @@ from crm.fields import MaxLoad, Name
 from crm.models import Assignment, Contact, Input, Operator, OperatorBase, Record, Source, SourceOperator
 from crm.web.answers import responses
 from crm.web.auth import CallerDep
-from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, SessionDep, Write, writes
 
 router = APIRouter(prefix="/operators", tags=["Operators"])
 
@@ -48,7 +48,7 @@ class OperatorDetail(OperatorPublic):
     sources: list[OperatorSource]
 
 
-class OperatorQuery(Page):
+class OperatorQuery(Paging):
     is_active: bool | None = Field(default=None, description="Only active, or only inactive ones.")
 
 

@@ -15,7 +15,7 @@ from crm.fields import ApiKeyText, Role, utcnow
 from crm.models import Input, Operator, Record
 from crm.web.answers import responses
 from crm.web.auth import HEADER, Caller, CallerDep, Callers, digest_of, local_caller
-from crm.web.deps import Page, PathId, ServiceDep, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, ServiceDep, SessionDep, Write, writes
 from crm.web.sessions import COOKIE, LIFETIME, check_origin, set_cookie
 from crm.web.tables import BrowserSession
 
@@ -129,7 +129,7 @@ def get_session(request: Request, session: SessionDep, caller: CallerDep) -> Who
 
 
 @router.get("/sessions/", summary="List one's own sessions")
-def list_sessions(query: Annotated[Page, Query()], session: SessionDep, caller: CallerDep) -> list[SessionPublic]:
+def list_sessions(query: Annotated[Paging, Query()], session: SessionDep, caller: CallerDep) -> list[SessionPublic]:
     """Those that were begun with the same key, by id, the present one marked as `current`."""
     own = select(BrowserSession).where(
         BrowserSession.key_hash == caller.key_hash, col(BrowserSession.expires_at) > utcnow()

@@ -15,7 +15,7 @@ from crm.errors import Conflict, NotFound, Unprocessable
 from crm.fields import AcceptWithin, BotId, Description, Id, Name, PlainOrTopic, Sticky, Weight
 from crm.models import Contact, Input, Operator, Record, Source, SourceBase, SourceOperator
 from crm.web.answers import responses
-from crm.web.deps import Page, PathId, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, SessionDep, Write, writes
 from crm.web.shared import Shared
 
 router = APIRouter(prefix="/sources", tags=["Sources"], route_class=Shared)
@@ -64,7 +64,7 @@ class SourcePublic(SourceBase, Record):
     operators: list[SourceOperatorPublic]
 
 
-class SourceQuery(Page):
+class SourceQuery(Paging):
     bot_id: str | None = Field(default=None, description="Only the source of this bot.")
 
 

@@ -19,7 +19,7 @@ from crm.outbox import people, webhooks
 from crm.outbox.deliveries import SUCCESS, add_deliveries
 from crm.outbox.tables import Delivery, DeliveryBase, Subscription, SubscriptionBase
 from crm.web.answers import responses
-from crm.web.deps import Page, PathId, Service, ServiceDep, SessionDep, Write, writes
+from crm.web.deps import Paging, PathId, Service, ServiceDep, SessionDep, Write, writes
 
 router = APIRouter(prefix="/subscriptions", tags=["Subscriptions"])
 T = TypeVar("T")
@@ -144,7 +144,7 @@ async def create_subscription(body: SubscriptionCreate, service: ServiceDep) -> 
 
 
 @router.get("/", summary="List subscriptions")
-def list_subscriptions(query: Annotated[Page, Depends()], session: SessionDep) -> list[SubscriptionPublic]:
+def list_subscriptions(query: Annotated[Paging, Depends()], session: SessionDep) -> list[SubscriptionPublic]:
     """By id, each with its state and its last delivery; what is secret in a target is left out."""
     return answers(session, [*session.exec(query.of(select(Subscription).order_by(col(Subscription.id))))])
 
@@ -247,7 +247,7 @@ async def redeliver_events(subscription_id: PathId, body: Redelivery, service: S
     return await write(service, go_back)
 
 
-class DeliveryQuery(Page):
+class DeliveryQuery(Paging):
     before_id: Id | None = Field(default=None, description="Older than this one.")
 
 

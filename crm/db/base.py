@@ -184,7 +184,7 @@ class Database(ABC):
 
         Raises what `work` raises, and keeps nothing of it. OperationalError: nothing changed.
         """
-        return await self._told(in_session(work), False)
+        return await self._write_and_tell(in_session(work), False)
 
     async def execute(self, work: Callable[[Connection], T], about: int | str | None = None) -> T:
         """Like `write`, for work of a few statements. It may share the lock: if it raises NotAlone, which it must do
@@ -192,9 +192,11 @@ class Database(ABC):
 
         about: something, such as a source; what is about the same does not try to share for a moment after that.
         """
-        return await self._told(work, True, about)
+        return await self._write_and_tell(work, True, about)
 
-    async def _told(self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None) -> T:
+    async def _write_and_tell(
+        self, work: Callable[[Connection], T], is_short: bool, about: int | str | None = None
+    ) -> T:
         noted: list[events.Event] = []
 
         def run(connection: Connection) -> T:

@@ -51,7 +51,7 @@ async def get_session(service: ServiceDep) -> AsyncIterator[Session]:
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-class Page(SQLModel):
+class Paging(SQLModel):
     """The part of a list that is asked for. An unknown query parameter is refused: a mistyped filter would show all."""
 
     model_config = {"extra": "forbid"}
