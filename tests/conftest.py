@@ -95,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     To measure coverage doubles the time of a request: whatever both engines do alike is measured on SQLite only, and
     nothing where the service is a process of its own. Of a test with many parameters the first few show it all; and
-    show on PostgreSQL too that it does the same, for most of them are refused before the database is asked.
+    show on PostgreSQL too that it does the same, of web/ still fewer, where most are refused before it is asked.
     """
     nth = Counter[tuple[str, bool]]()
     for item in [*items]:
@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         nth[function := (item.nodeid.partition("[")[0], is_second)] += 1
         if UNMEASURED.search(item.nodeid) or nth[function] > 8:
             item.add_marker("no_cover")
-        if is_second and nth[function] > 4 and not IS_RELEASE:
+        if is_second and nth[function] > (4 if item.nodeid.startswith("tests/web/") else 8) and not IS_RELEASE:
             items.remove(item)
     items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("seconds")), default=0))
 

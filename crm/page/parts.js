@@ -1,6 +1,6 @@
 // What views are made of. What comes from the API is a text or an attribute, never HTML.
 import { createContext, h } from "preact";
-import { useContext, useEffect, useRef } from "preact/hooks";
+import { useContext, useLayoutEffect, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import htm from "htm";
 import { act, call, idOf, operators, said, tick } from "./api.js";
@@ -72,17 +72,18 @@ export function Rows({ items, Row, none }) {
     <${Row} key=${idOf(row)} row=${row} later=${position >= 6} />`)}</ul>`;
 }
 
-const seen = new IntersectionObserver((rows) => rows.forEach(({ target, isIntersecting }) => (target.isSeen.value = isIntersecting)),
-  { rootMargin: "25% 0px" }); // of a screen, lest somebody who scrolls sees them come
+const AHEAD = "25% 0px"; // of a screen, or of the dialog that scrolls: lest somebody sees them come
+const sight = new IntersectionObserver((changes) => changes.forEach(({ target, isIntersecting }) => (target.isSeen.value = isIntersecting)),
+  { rootMargin: AHEAD, scrollMargin: AHEAD });
 /** A row or card whose content, draw(row), is drawn only while it is in sight. later: not before that, even when it is new, for a
  *  list of which all may be new with each poll. */
 export function Sight({ tag, row, draw, later, ...properties }) {
   const element = useRef(), drawn = useRef(), isSeen = useSignal(!later);
-  useEffect(() => {
-    const shown = element.current;
-    shown.isSeen = isSeen;
-    seen.observe(shown);
-    return () => seen.unobserve(shown);
+  useLayoutEffect(() => { // before it is painted, so that a row in sight is blank for one frame at most
+    const place = element.current;
+    place.isSeen = isSeen;
+    sight.observe(place);
+    return () => sight.unobserve(place);
   }, []);
   if (isSeen.value) drawn.current = draw(row);
   return html`<${tag} ref=${element} ...${properties}>${drawn.current}<//>`;

@@ -98,8 +98,8 @@ def test_every_body_has_an_example_and_all_execute_in_the_order_of_the_page(docu
     ("database", "role"),
     [
         *(("sqlite", "admin"), ("postgresql", "admin")),
-        ("sqlite", "source"),
-        *(("postgresql", "source"), ("sqlite", "operator"), ("postgresql", "operator"))[: effort(0, 3)],
+        ("sqlite", "operator"),
+        *(("sqlite", "source"), ("postgresql", "source"), ("postgresql", "operator"))[: effort(0, 3)],
         *(("sqlite", "metrics"), ("postgresql", "metrics"))[: effort(0, 2)],  # may call even less than a source's key
     ],
     indirect=["database"],

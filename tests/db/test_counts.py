@@ -119,13 +119,13 @@ class TestCountedQueueOnSQLite(CountedQueueOnSQLite.TestCase):
 @pytest.mark.seconds(15)
 @pytest.mark.no_cover
 class TestCountedQueueOnPostgreSQL(CountedQueueOnPostgreSQL.TestCase):
-    settings = settings(TestCountedQueueOnSQLite.settings, max_examples=effort(2, 40))
+    settings = settings(TestCountedQueueOnSQLite.settings, max_examples=effort(3, 40))
 
 
 @pytest.mark.seconds(5)
 @pytest.mark.no_cover
 class TestCountedLeadsOnSQLite(CountedLeadsOnSQLite.TestCase):
-    settings = settings(max_examples=effort(2, 60), stateful_step_count=30, derandomize=True)
+    settings = settings(max_examples=effort(3, 60), stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.seconds(5)

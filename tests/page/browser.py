@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 
 def where_it_is_noon() -> str:
-    """A time zone: what a test calls today or tomorrow is neither yesterday nor today at whatever time it runs."""
+    """A zone where it is between 12 and 13 o'clock, so that some hours before or after it is still the same day."""
     return f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
 
 
@@ -63,7 +63,7 @@ class Tab:
         """base: the URL of the service. options: of the browser's context, such as locale and viewport."""
         size = {"width": 1280, "height": 900}
         options = {"locale": "en-US", "viewport": size, "timezone_id": where_it_is_noon(), **options}
-        self.zone = ZoneInfo(options["timezone_id"])
+        self.zone = ZoneInfo(options["timezone_id"])  # of who looks
         self.base = base
         self.context: BrowserContext = browser.new_context(**options)
         self.context.set_default_timeout(30_000)

@@ -269,14 +269,35 @@ def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> N
     for number in range(60):
         write(service, f"tg:{number}")
     page = tab.go("contacts")
-    expect(page.locator("main li")).to_have_count(50)
+    rows = page.locator("main li")
+    expect(rows).to_have_count(50)
+    expect(rows.nth(5)).to_contain_text("№ 55 ·")
+    expect(rows.last).to_be_empty()  # it is drawn when it comes in sight
     more = page.get_by_role("button", name="Show more")
     more.scroll_into_view_if_needed()
-    tab.settle()  # rows are drawn as they come in sight, so that the button moves
+    expect(rows.last).to_contain_text("№ 11 ·")  # until then the button moves
     more.click()
-    expect(page.locator("main li")).to_have_count(60)
-    page.locator("main li").last.scroll_into_view_if_needed()
-    expect(page.locator("main li").last).to_contain_text("№ 1 ·")  # it is drawn when it comes in sight
+    expect(rows).to_have_count(60)
+    rows.last.scroll_into_view_if_needed()
+    expect(rows.last).to_contain_text("№ 1 ·")
+    service.call("PATCH", "/contacts/60/status", {"status": "closed"})  # has been in sight
+    expect(page.locator(".totals")).to_contain_text("59 of 100")
+    rows.first.scroll_into_view_if_needed()
+    expect(rows.first).to_contain_text("closed")
+
+
+def test_the_contacts_of_a_lead_are_drawn_as_its_window_is_scrolled(service: Service, tab: Tab) -> None:
+    team(service, Anna=100)
+    for _ in range(30):
+        write(service)
+    page = tab.go("leads")
+    page.locator("main li").get_by_role("button").first.click()
+    rows = page.get_by_role("dialog").locator("li")
+    expect(rows.first).to_contain_text("№ 30 ·")
+    expect(rows.last).to_be_empty()
+    page.mouse.move(640, 450)
+    page.mouse.wheel(0, 100_000)
+    expect(rows.last).to_contain_text("№ 1 ·")
 
 
 def test_a_lead_is_found_with_its_contacts_of_all_sources(service: Service, tab: Tab) -> None:

@@ -192,13 +192,13 @@ def test_a_person_chooses_the_period_and_the_source(tab: Tab, service: Service) 
         since = datetime.fromisoformat(query["since"]).astimezone(zone)
         return since, datetime.fromisoformat(until).astimezone(zone) if until else None, query.get("step", "")
 
-    midnight = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     for period, days, step, load_step in (
         ("Today", 0, "hour", "hour"),
         ("7 days", 6, "hour", "hour"),
         ("30 days", 29, "day", "hour"),
     ):
         shows(tab, period)
+        midnight = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
         assert bounds("measure=contacts&") == (midnight - timedelta(days=days), None, step)
         assert bounds("measure=load&") == (midnight - timedelta(days=days), None, load_step)
         assert bounds("/stats/sources?") == (midnight - timedelta(days=days), None, "")
