@@ -16,11 +16,12 @@ from typing import Any
 import uvicorn
 from uvicorn import _subprocess
 
-import crm.main  # with all that it imports
+from crm.web.logs import set_up_logs
 
 ROOT = Path(__file__).parents[1]
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])
+FORKS.set_forkserver_preload([__name__, "tests.warm"])
+_load = uvicorn.Config.load
 
 
 def _serve(options: Sequence[str], environment: Mapping[str, str], folder: Path, log: str | None) -> None:
@@ -30,10 +31,16 @@ def _serve(options: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    del sys.modules[crm.main.__name__]  # it makes the app, by the settings of its environment
+    uvicorn.Config.load = _load_with_logs  # type: ignore[method-assign]
     _subprocess.spawn = get_context("fork")  # type: ignore[assignment]
     os.register_at_fork(after_in_child=_forget_signals)
     uvicorn.main(options)
+
+
+def _load_with_logs(config: uvicorn.Config) -> None:
+    """What crm.main does first when it is imported, which it was before the fork."""
+    set_up_logs()
+    _load(config)
 
 
 def _forget_signals() -> None:
