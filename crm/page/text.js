@@ -99,7 +99,7 @@ export const RU = {
   Queue: "Очередь", Contacts: "Обращения", Leads: "Лиды", Views: "Разделы", Test: "Тест", "My desk": "Мои обращения", Language: "Язык", Load: "Нагрузка", Name: "Имя", Limit: "Лимит",
   "no answer": "нет ответа", "error {0}": "ошибка {0}", "No answer: it may be done or not.": "Нет ответа: возможно, сделано, а возможно, и нет.",
   "The service is away since {0} ({1}). Trying again every two seconds.": "Сервис перестал отвечать {0} ({1}). Повторяем каждые две секунды.", "The service is back.": "Сервис снова доступен.",
-  Hide: "Скрыть", "Sign out": "Выйти", Sessions: "Сеансы", "Reading…": "Читаем…", "Source name": "Название", "weight {0}": "вес {0}", "new meanwhile: {0}": "появилось новых: {0}",
+  Hide: "Скрыть", "Sign out": "Выйти", Sessions: "Сеансы", "Reading…": "Читаем…", "Source name": "Название", "weight {0}": "вес {0}", "These are the newest {0}.": "Это последние {0}.", "new meanwhile: {0}": "появилось новых: {0}",
   "Meanwhile {0} has it.": "Уже у другого: {0}.", "no answer of this service": "ответил не этот сервис", "This key is not known.": "Этот ключ неизвестен.",
   "This service asks for a key": "Нужен ключ", "It is given once. This browser then stays signed in until 12 hours after the last use.": "Он нужен один раз: потом этот браузер помнит вас 12 часов после последнего действия.",
   "The session has ended, or its key was revoked.": "Сеанс закончился или его ключ отозван.", "Where you are signed in": "Где вы вошли", "this one": "этот",

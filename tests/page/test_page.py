@@ -276,8 +276,11 @@ def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> N
     more = page.get_by_role("button", name="Show more")
     more.scroll_into_view_if_needed()
     expect(rows.last).to_contain_text("№ 11 ·")  # until then the button moves
-    more.click()
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(more).to_be_focused()  # while they are asked for, too
     expect(rows).to_have_count(60)
+    expect(more).to_have_count(0)
     rows.last.scroll_into_view_if_needed()
     expect(rows.last).to_contain_text("№ 1 ·")
     service.call("PATCH", "/contacts/60/status", {"status": "closed"})  # has been in sight
@@ -287,17 +290,19 @@ def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> N
 
 
 def test_the_contacts_of_a_lead_are_drawn_as_its_window_is_scrolled(service: Service, tab: Tab) -> None:
-    team(service, Anna=100)
-    for _ in range(30):
+    team(service, Anna=200)
+    for _ in range(101):
         write(service)
     page = tab.go("leads")
     page.locator("main li").get_by_role("button").first.click()
     rows = page.get_by_role("dialog").locator("li")
-    expect(rows.first).to_contain_text("№ 30 ·")
+    expect(rows.first).to_contain_text("№ 101 ·")
     expect(rows.last).to_be_empty()
     page.mouse.move(640, 450)
     page.mouse.wheel(0, 100_000)
-    expect(rows.last).to_contain_text("№ 1 ·")
+    expect(rows.last).to_contain_text("№ 2 ·")
+    expect(page.get_by_role("dialog")).to_contain_text("These are the newest 100.")
+    page.get_by_role("button", name="Close this window").click()  # which stays in sight
 
 
 def test_a_lead_is_found_with_its_contacts_of_all_sources(service: Service, tab: Tab) -> None:
@@ -476,6 +481,37 @@ def test_the_list_stands_still_under_the_pointer(service: Service, tab: Tab) -> 
     expect(page.locator("main li")).to_contain_text(["№ 1"])
     page.mouse.move(0, 0)
     expect(page.locator("main li")).to_contain_text(["№ 2", "№ 1"])
+
+
+def test_the_list_stands_still_however_many_come_and_shows_what_is_done_meanwhile(service: Service, tab: Tab) -> None:
+    """Under the pointer, and where the keyboard is."""
+    team(service, Anna=500)
+    for number in range(60):
+        write(service, f"tg:{number}")
+    page = tab.go("contacts")
+    rows = page.locator("main li")
+    expect(rows).to_have_count(50)
+    row(page, "№ 55 ·").hover()
+    for number in range(70):
+        write(service, f"tg:new-{number}")
+    expect(page.locator("main")).to_contain_text("new meanwhile: 50+")
+    expect(rows.nth(5)).to_contain_text("№ 55 ·")
+    expect(rows).to_have_count(50)
+    row(page, "№ 55 ·").get_by_role("button", name="Close").click()
+    expect(row(page, "№ 55 ·")).to_contain_text("closed")
+    page.get_by_label("Status").select_option("new")
+    page.mouse.move(0, 0)
+    expect(rows.first).to_contain_text("№ 130 ·")
+    expect(page.locator("main")).not_to_contain_text("meanwhile")
+    page.get_by_label("Operator").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(rows.first.get_by_role("button", name="№ 130 ·")).to_be_focused()
+    write(service, "tg:last")
+    expect(page.locator("main")).to_contain_text("new meanwhile: 1")
+    expect(rows.first.get_by_role("button", name="№ 130 ·")).to_be_focused()
+    page.get_by_label("Operator").focus()
+    expect(rows.first).to_contain_text("№ 131 ·")
 
 
 @pytest.mark.parametrize("spelled", ["8 (999) 123-45-67", "+7 999 123 45 67", "123456"])

@@ -1,22 +1,30 @@
 // The newest contacts, by status, source, operator and topic.
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { computed, signal, useSignal } from "@preact/signals";
 import { operators, poll, query, resource, role, sources } from "../api.js";
-import { Rows, button, choice, html, loading } from "../parts.js";
+import { Rows, button, choice, html } from "../parts.js";
 import { t } from "../text.js";
 import { Contact } from "./contact.js";
 
-const filter = signal({}), limit = signal(50);
-const contacts = resource(() => query("contacts/", { limit: limit.value, ...filter.value }));
+const filter = signal({}), limit = signal(50), isMore = signal(false);
+const contacts = resource(() => query("contacts/", { limit: limit.value, ...filter.value }), (before, rows, keep) => {
+  isMore.value = rows.length === limit.value && limit.value < 1000;
+  return keep(before, rows);
+});
+// While the pointer or the keyboard is in the list it stands still: {newest, rows}, its first contact then and a resource from that on.
+const held = signal(null);
 // As text, which seldom changes, for the loads of operators change with each poll.
 const names = computed(() => JSON.stringify([
   (sources.value ?? []).map(({ id, name }) => [id, name]),
   (operators.value ?? []).map(({ operator_id, operator_name }) => [operator_id, operator_name]),
   [...new Set([...(sources.value ?? []).flatMap((source) => source.operators), ...(contacts.value ?? [])].map(({ topic }) => topic).filter(Boolean))].sort()]));
 
-export const reads = () => (role.value === "admin" ? [operators, sources, contacts] : [contacts]);
+export const reads = () => [...(role.value === "admin" ? [operators, sources] : []), contacts, ...(held.value ? [held.value.rows] : [])];
 export function View() {
-  useEffect(() => () => (limit.value = 50), []);
+  useEffect(() => () => {
+    limit.value = 50;
+    held.value = null;
+  }, []);
   const more = () => {
     limit.value = Math.min(1000, limit.value + 50);
     poll();
@@ -24,12 +32,13 @@ export function View() {
   return html`
     <${Filters} />
     ${role.value === "admin" && html`<${Export} />`}
-    <${Newest} contacts=${contacts.value} />
-    ${contacts.value?.length === limit.value && limit.value < 1000 && button(t("Show more"), more)}`;
+    <${Newest} />
+    ${isMore.value && button(t("Show more"), more)}`;
 }
 
 function Filters() {
   const [ofSources, ofOperators, topics] = JSON.parse(names.value);
+  const late = held.value && contacts.value.filter(({ id }) => id > held.value.newest).length;
   return html`<div class="card line">
     ${filterBy(t("Status"), "status", ["pending", "new", "in_progress", "closed"].map((status) => [status, t(status)]))}
     ${role.value === "admin" && html`
@@ -38,6 +47,7 @@ function Filters() {
     ${(topics.length > 0 || filter.value.topic) && html`<label>${t("Topic")}<input type="search" maxlength="100" list="topics" placeholder=${t("all")}
       defaultValue=${filter.value.topic} onchange=${choose("topic")} onsearch=${choose("topic")} /></label>
       <datalist id="topics">${topics.map((topic) => html`<option key=${topic} value=${topic} />`)}</datalist>`}
+    ${late > 0 && html`<span class="quiet end">${t("new meanwhile: {0}", `${late}${late === limit.value ? "+" : ""}`)}</span>`}
   </div>`;
 }
 
@@ -65,13 +75,28 @@ function Export() {
   </details>`;
 }
 
-/** Contacts, newest first. Under the pointer the list stands still: what is new comes in when it has left. */
-export function Newest({ contacts }) {
-  const still = useSignal(null); // the id of the newest one that is shown
-  if (!contacts) return loading();
-  const shown = contacts.filter(({ id }) => still.value === null || id <= still.value);
-  const late = contacts.length - shown.length;
-  return html`<div onmouseenter=${() => (still.value = contacts[0]?.id ?? null)} onmouseleave=${() => (still.value = null)}>
-    ${late > 0 && html`<p class="quiet">${t("new meanwhile: {0}", late)}</p>`}
-    <${Rows} items=${shown} Row=${Contact} none=${t("No contacts.")} /></div>`;
+/** Contacts, newest first. What is new comes in when neither the pointer nor the keyboard is in the list. */
+function Newest() {
+  const list = useRef(), inside = useRef({ pointer: false, keyboard: false });
+  const note = (who, isInside) => {
+    inside.current[who] = isInside;
+    if (!inside.current.pointer && !inside.current.keyboard) held.value = null;
+    else if (!held.value && contacts.value?.length) hold(contacts.value);
+  };
+  useEffect(() => { // a button that had the focus may be gone
+    if (inside.current.keyboard && !list.current.contains(document.activeElement)) note("keyboard", false);
+  });
+  // A window that closes gives the focus back, which is nobody's step into the list.
+  const isStep = ({ target, relatedTarget: last }) => last?.closest("#page") && target.matches(":focus-visible");
+  return html`<div ref=${list} onmouseenter=${() => note("pointer", true)} onmouseleave=${() => note("pointer", false)}
+    onfocusin=${(event) => isStep(event) && note("keyboard", true)}
+    onfocusout=${({ currentTarget, relatedTarget: next }) => currentTarget.contains(next) || note("keyboard", false)}>
+    <${Rows} items=${(held.value?.rows ?? contacts).value} Row=${Contact} none=${t("No contacts.")} /></div>`;
+}
+
+function hold(shown) {
+  const [{ id: newest }] = shown;
+  const rows = resource(() => query("contacts/", { limit: limit.value, ...filter.value, before_id: newest + 1 }));
+  rows.value = shown;
+  held.value = { newest, rows };
 }

@@ -13,7 +13,8 @@ export function View({ answer: lead }) {
   return html`${identifiers(lead)}
     ${role.value === "admin" && html`<${Data} key=${lead.id} lead=${lead} />`}
     <h3>${t("contacts: {0}", number(lead.contacts_count))}</h3>
-    <${Rows} items=${lead.contacts} Row=${Contact} none=${t("No contacts.")} />`;
+    <${Rows} items=${lead.contacts} Row=${Contact} none=${t("No contacts.")} />
+    ${lead.contacts.length < lead.contacts_count && html`<p class="quiet">${t("These are the newest {0}.", lead.contacts.length)}</p>`}`;
 }
 
 function Data({ lead }) {
