@@ -156,8 +156,9 @@ function plan() {
 }
 
 function told() {
+  const isPlanned = toldAt > polledAt - SHARED; // for an event before
   toldAt = Date.now();
-  if (!isReading && !document.hidden && !asks.value) plan();
+  if (!isPlanned && !isReading && !document.hidden && !asks.value) plan();
 }
 
 function backAgain() {
