@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, Request, expect
+from playwright.sync_api import Browser, Dialog, Locator, Page, Request, expect
 
 from tests.conftest import empty_file
 from tests.effort import effort
@@ -264,13 +264,19 @@ def test_contacts_are_filtered_opened_explained_started_closed_and_reassigned(se
     expect(page.get_by_role("dialog")).to_contain_text("Nobody could take it, it waits: nobody serves the source.")
 
 
-def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> None:
-    team(service, Anna=100)
+def fifty_of_sixty_contacts(service: Service, tab: Tab) -> tuple[Page, Locator]:
+    """The view of contacts and its rows; Anna has room for many more."""
+    team(service, Anna=500)
     for number in range(60):
         write(service, f"tg:{number}")
     page = tab.go("contacts")
     rows = page.locator("main li")
     expect(rows).to_have_count(50)
+    return page, rows
+
+
+def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> None:
+    page, rows = fifty_of_sixty_contacts(service, tab)
     expect(rows.nth(5)).to_contain_text("№ 55 ·")
     expect(rows.last).to_be_empty()  # it is drawn when it comes in sight
     more = page.get_by_role("button", name="Show more")
@@ -284,7 +290,7 @@ def test_more_contacts_are_shown_when_asked_for(service: Service, tab: Tab) -> N
     rows.last.scroll_into_view_if_needed()
     expect(rows.last).to_contain_text("№ 1 ·")
     service.call("PATCH", "/contacts/60/status", {"status": "closed"})  # has been in sight
-    expect(page.locator(".totals")).to_contain_text("59 of 100")
+    expect(page.locator(".totals")).to_contain_text("59 of 500")
     rows.first.scroll_into_view_if_needed()
     expect(rows.first).to_contain_text("closed")
 
@@ -485,12 +491,7 @@ def test_the_list_stands_still_under_the_pointer(service: Service, tab: Tab) -> 
 
 def test_the_list_stands_still_however_many_come_and_shows_what_is_done_meanwhile(service: Service, tab: Tab) -> None:
     """Under the pointer, and where the keyboard is."""
-    team(service, Anna=500)
-    for number in range(60):
-        write(service, f"tg:{number}")
-    page = tab.go("contacts")
-    rows = page.locator("main li")
-    expect(rows).to_have_count(50)
+    page, rows = fifty_of_sixty_contacts(service, tab)
     row(page, "№ 55 ·").hover()
     for number in range(70):
         write(service, f"tg:new-{number}")
