@@ -4,7 +4,6 @@ import bisect
 import unicodedata
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from itertools import groupby
 from typing import Any, get_args
 
 import phonenumbers
@@ -31,8 +30,11 @@ OWNERS = tuple(
 )
 NAMELESS = (col(Lead.id) == bindparam("lead_id")) & col(Lead.name).is_(None)  # by now somebody may have named it
 NAME_LEAD = update(Lead).where(NAMELESS).values(name=bindparam("new_name"))
+# All that an answer shows of a lead but its identifiers.
+OF_LEAD: Any = tuple(column for column in Lead.__table__.c if column.name in LeadPublic.model_fields)  # type: ignore[attr-defined]
+# A row for each identifier, and one of a lead that has none.
 LEADS: Any = (
-    sqlalchemy.select(col(Lead.id), col(Lead.created_at), col(Lead.name), _kind, _value)
+    sqlalchemy.select(*OF_LEAD, _kind, _value)
     .join(LeadIdentifier, col(LeadIdentifier.lead_id) == col(Lead.id), isouter=True)
     .order_by(col(Lead.id))
 )
@@ -119,8 +121,9 @@ class Claim:
             raise Unprocessable([(("body", f"lead_{kind}"), f"lead_{kind} {why}") for kind, why in missing.items()])
         rows: list[tuple[type[SQLModel], dict[str, Any]]] = []
         if is_new:
-            lead = lead_public(lead_id, now, name, [])
-            rows.append((Lead, {"id": lead_id, "created_at": now, "name": name}))
+            columns = {"id": lead_id, "created_at": now, "name": name}
+            lead = _without_identifiers(columns)
+            rows.append((Lead, columns))
         else:
             lead = read_leads(connection, [lead_id])[lead_id]
             if lead.name is None and name is not None:
@@ -145,12 +148,15 @@ def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, L
         found = run(connection, ONE_LEAD, {"lead_id": next(iter(lead_ids))})
     else:
         found = connection.execute(THESE_LEADS, {"lead_ids": list(set(lead_ids))})
-    leads = groupby(found, lambda row: (row.id, row.created_at, row.name))
-    return {lead[0]: lead_public(*lead, [(row.kind, row.value) for row in rows]) for lead, rows in leads}
+    leads: dict[int, LeadPublic] = {}
+    for row in found:
+        if row.id not in leads:
+            leads[row.id] = _without_identifiers({column.name: getattr(row, column.name) for column in OF_LEAD})
+        if row.kind is not None:
+            bisect.insort(getattr(leads[row.id], f"{row.kind}s"), row.value)
+    return leads
 
 
-def lead_public(
-    lead_id: int, created_at: datetime, name: str | None, identifiers: Collection[tuple[str, str]]
-) -> LeadPublic:
-    lists: Any = {f"{kind}s": sorted(value for its_kind, value in identifiers if its_kind == kind) for kind in KINDS}
-    return LeadPublic(id=lead_id, created_at=created_at, name=name, **lists)
+def _without_identifiers(columns: Mapping[str, Any]) -> LeadPublic:
+    lists: Any = {f"{kind}s": [] for kind in KINDS}
+    return LeadPublic(**columns, **lists)

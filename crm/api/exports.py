@@ -23,7 +23,7 @@ from crm.api.contacts import CONTACTS, ContactFilter
 from crm.db.base import in_thread
 from crm.events import tell
 from crm.fields import utcnow
-from crm.identity import KINDS
+from crm.identity import KINDS, OF_LEAD
 from crm.models import Contact, ContactRecord, Lead, LeadIdentifier
 from crm.web.auth import CallerDep
 from crm.web.cells import BOM, csv_text
@@ -39,7 +39,7 @@ GIVE_WAY = 8  # times as long as a page had the interpreter, others have it befo
 
 HIGHEST = select(func.coalesce(func.max(Contact.id), 0))
 PAGES: Any = (
-    CONTACTS.add_columns(col(Lead.created_at).label("lead_created_at"), col(Lead.name).label("lead_name"))
+    CONTACTS.add_columns(*(column.label(f"lead_{column.name}") for column in OF_LEAD if column.name != "id"))
     .outerjoin(Lead, col(Lead.id) == col(Contact.lead_id))
     .where(col(Contact.id) > bindparam("after"), col(Contact.id) <= bindparam("last"))
     .order_by(col(Contact.id))
@@ -76,7 +76,7 @@ def _contact(row: Any, identifiers: dict[str, list[str]]) -> Row:
     has_operator = row["operator_id"] is not None
     return {
         **{name: row[name] for name in ("id", "created_at", *ContactRecord.model_fields)},
-        "lead": {"id": row["lead_id"], "created_at": row["lead_created_at"], "name": row["lead_name"], **lists},
+        "lead": {**{column.name: row[f"lead_{column.name}"] for column in OF_LEAD}, **lists},
         "source": {"id": row["source_id"], "name": row["source_name"], "bot_id": row["source_bot_id"]},
         "operator": {"id": row["operator_id"], "name": row["operator_name"]} if has_operator else None,
     }
