@@ -33,10 +33,8 @@ NAME_LEAD = update(Lead).where(NAMELESS).values(name=bindparam("new_name"))
 # All that an answer shows of a lead but its identifiers.
 OF_LEAD: Any = tuple(column for column in Lead.__table__.c if column.name in LeadPublic.model_fields)  # type: ignore[attr-defined]
 # A row for each identifier, and one of a lead that has none.
-LEADS: Any = (
-    sqlalchemy.select(*OF_LEAD, _kind, _value)
-    .join(LeadIdentifier, col(LeadIdentifier.lead_id) == col(Lead.id), isouter=True)
-    .order_by(col(Lead.id))
+LEADS: Any = sqlalchemy.select(*OF_LEAD, _kind, _value).join(
+    LeadIdentifier, col(LeadIdentifier.lead_id) == col(Lead.id), isouter=True
 )
 ONE_LEAD = LEADS.where(col(Lead.id) == bindparam("lead_id"))
 THESE_LEADS = LEADS.where(col(Lead.id).in_(bindparam("lead_ids", expanding=True)))
@@ -122,7 +120,7 @@ class Claim:
         rows: list[tuple[type[SQLModel], dict[str, Any]]] = []
         if is_new:
             columns = {"id": lead_id, "created_at": now, "name": name}
-            lead = _without_identifiers(columns)
+            lead = _with_empty_lists(columns)
             rows.append((Lead, columns))
         else:
             lead = read_leads(connection, [lead_id])[lead_id]
@@ -151,12 +149,13 @@ def read_leads(connection: Connection, lead_ids: Collection[int]) -> dict[int, L
     leads: dict[int, LeadPublic] = {}
     for row in found:
         if row.id not in leads:
-            leads[row.id] = _without_identifiers({column.name: getattr(row, column.name) for column in OF_LEAD})
+            leads[row.id] = _with_empty_lists({column.name: getattr(row, column.name) for column in OF_LEAD})
         if row.kind is not None:
             bisect.insort(getattr(leads[row.id], f"{row.kind}s"), row.value)
     return leads
 
 
-def _without_identifiers(columns: Mapping[str, Any]) -> LeadPublic:
+def _with_empty_lists(columns: Mapping[str, Any]) -> LeadPublic:
+    """Into which its identifiers then go. columns: a value for each of OF_LEAD."""
     lists: Any = {f"{kind}s": [] for kind in KINDS}
     return LeadPublic(**columns, **lists)

@@ -269,7 +269,7 @@ def empty_file(path: Path) -> str:
 
 
 def empty(url: str) -> None:
-    """Takes away all rows; ids begin at 1 again. A service may be running on it, but must not be working."""
+    """Takes away all rows; ids begin at 1 again. A service may be running on it, but must not write."""
     if url.startswith("postgresql"):
         postgres.empty(url)
         return

@@ -179,12 +179,12 @@ def empty_database() -> str:
 
 
 def empty(url: str) -> None:
-    """Takes away all rows; ids begin at 1 again. A service may look at some meanwhile: who has locked one table and
-    waits for the next lets go before the server calls that a deadlock, which tests count."""
+    """Takes away all rows; ids begin at 1 again. A service may look at some meanwhile, which can be a deadlock: each
+    lock is waited for less long than the server takes to see one (1 s), for tests count those."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            sql(url, f"SET lock_timeout = '100ms'; TRUNCATE {TABLES} RESTART IDENTITY")
+            sql(url, f"SET lock_timeout = '50ms'; TRUNCATE {TABLES} RESTART IDENTITY")
             return
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable) or time.monotonic() > deadline:

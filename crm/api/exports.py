@@ -37,9 +37,10 @@ PAGE = 250  # contacts
 WINDOW = 20_000  # ids that one statement goes through, however few of them are wanted
 GIVE_WAY = 8  # times as long as a page had the interpreter, others have it before the next
 
+OF_ITS_LEAD = {column.name: f"lead_{column.name}" for column in OF_LEAD}  # lead_id is one of the contact's own
 HIGHEST = select(func.coalesce(func.max(Contact.id), 0))
 PAGES: Any = (
-    CONTACTS.add_columns(*(column.label(f"lead_{column.name}") for column in OF_LEAD if column.name != "id"))
+    CONTACTS.add_columns(*(column.label(OF_ITS_LEAD[column.name]) for column in OF_LEAD if column.name != "id"))
     .outerjoin(Lead, col(Lead.id) == col(Contact.lead_id))
     .where(col(Contact.id) > bindparam("after"), col(Contact.id) <= bindparam("last"))
     .order_by(col(Contact.id))
@@ -76,7 +77,7 @@ def _contact(row: Any, identifiers: dict[str, list[str]]) -> Row:
     has_operator = row["operator_id"] is not None
     return {
         **{name: row[name] for name in ("id", "created_at", *ContactRecord.model_fields)},
-        "lead": {**{column.name: row[f"lead_{column.name}"] for column in OF_LEAD}, **lists},
+        "lead": {**{name: row[label] for name, label in OF_ITS_LEAD.items()}, **lists},
         "source": {"id": row["source_id"], "name": row["source_name"], "bot_id": row["source_bot_id"]},
         "operator": {"id": row["operator_id"], "name": row["operator_name"]} if has_operator else None,
     }

@@ -10,7 +10,6 @@ from sqlmodel import Session, col, select
 
 from crm.errors import Conflict
 from crm.fields import HAS_NOTE
-from crm.identity import OF_LEAD
 from crm.leads.merging import read_identifiers, update_rows, with_identifiers
 from crm.leads.tables import Duplicate, LeadAct, about, family
 from crm.models import Contact, Lead, LeadIdentifier
@@ -36,8 +35,7 @@ def forget(session: Session, lead: Lead, who: str) -> LeadAct:
     connection.execute(
         update(LeadAct).where(col(LeadAct.lead_id).in_(family(lead.id))).values(identifiers=None, moved=None)
     )
-    said = {column.name: None for column in OF_LEAD if column.nullable}
-    connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(said))
+    connection.execute(update(Lead).where(col(Lead.id).in_(family(lead.id))).values(name=None))
     _forget_in_others(session, {*leads}, identifiers)
     act = LeadAct(act="forgotten", lead_id=lead.id, other_id=None, who=who, contacts=len(contacts))
     session.add(act)

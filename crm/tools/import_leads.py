@@ -25,7 +25,7 @@ from crm.db.base import Database, check_schema
 from crm.db.sql import add_rows, next_id
 from crm.errors import StartupError
 from crm.fields import IdentifierKind, utcnow
-from crm.identity import KINDS, OWNERS, Claim, read_leads
+from crm.identity import KINDS, OF_LEAD, OWNERS, Claim, read_leads
 from crm.models import Lead, LeadIdentifier
 from crm.settings import load_settings
 from crm.tools.leads_csv import LeadsFile, Line, Value
@@ -174,7 +174,7 @@ class DryRun:
         for found in read_leads(self._real, ids - there.keys()).values():
             values = {kind: getattr(found, f"{kind}s") for kind in KINDS}
             rows = [{"kind": kind, "value": value, "lead_id": found.id} for kind in KINDS for value in values[kind]]
-            own = {"id": found.id, "created_at": found.created_at, "name": found.name}
+            own = {column.name: getattr(found, column.name) for column in OF_LEAD}
             add_rows(connection, (Lead, own), *((LeadIdentifier, row) for row in rows))
 
 

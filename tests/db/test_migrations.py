@@ -73,12 +73,13 @@ def details(connection: Connection) -> dict[str, set[Any]]:
 
 
 def assert_is_schema_of_models(migrated: str, empty: str) -> None:
-    SQLModel.metadata.create_all(other := create_engine(empty, poolclass=NullPool))
-    with create_engine(migrated, poolclass=NullPool).connect() as connection, other.connect() as made_of_models:
+    engine, other = (create_engine(url, poolclass=NullPool) for url in (migrated, empty))
+    SQLModel.metadata.create_all(other)
+    with engine.connect() as connection, other.connect() as made_of_models:
         options = {"compare_type": True, "compare_server_default": True, "include_name": is_of_models}
         context = MigrationContext.configure(connection, opts=options)
         differences = compare_metadata(context, SQLModel.metadata)
-        # What differs in a column is a list.
+        # Alembic gives what differs in a column as a list, and all else as a tuple.
         assert [
             each for each in differences if isinstance(each, list) or getattr(each[1], "name", "") not in EXPRESSIONS
         ] == []
