@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.effort import effort
 from tests.service import Service
@@ -171,6 +171,12 @@ def wait_for(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def wheel_down_to(page: Page, what: Locator, text: str) -> None:
+    """Turns the wheel until there is that text. A turn that comes while a window opens scrolls nothing."""
+    page.mouse.move(640, 450)
+    wait_for(lambda: bool(page.mouse.wheel(0, 100_000)) or text in (what.text_content() or ""))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Dialog, Locator, Page, Request, Route, 
 
 from tests.conftest import empty_file
 from tests.effort import effort
-from tests.page.browser import LOOKS, Tab, hide, row, team, under_prefix, wait_for, write
+from tests.page.browser import LOOKS, Tab, hide, row, team, under_prefix, wait_for, wheel_down_to, write
 from tests.service import Service, serving
 
 VIEWS = ("operators", "sources", "queue", "contacts", "leads", "pictures", "subscriptions", "test")
@@ -310,9 +310,7 @@ def test_the_contacts_of_a_lead_are_drawn_as_its_window_is_scrolled(service: Ser
     rows = page.get_by_role("dialog").locator("li")
     expect(rows.first).to_contain_text("№ 101 ·")
     expect(rows.last).to_be_empty()
-    page.mouse.move(640, 450)
-    page.mouse.wheel(0, 100_000)
-    expect(rows.last).to_contain_text("№ 2 ·")
+    wheel_down_to(page, rows.last, "№ 2 ·")
     expect(page.get_by_role("dialog")).to_contain_text("These are the newest 100.")
     page.get_by_role("button", name="Close this window").click()  # which stays in sight
 
@@ -708,7 +706,5 @@ def test_what_is_out_of_sight_is_fresh_when_it_is_scrolled_to(service: Service, 
     page.wait_for_timeout(1_000)
     service.call("POST", "/contacts/", {"source_id": 30, "lead_external_id": "tg:1"})
     expect(page.locator(".totals")).to_contain_text("Contacts today1 ")
-    page.mouse.move(600, 600)
-    page.mouse.wheel(0, 100_000)
-    expect(page.locator("section").last).to_contain_text("contacts: 1")
+    wheel_down_to(page, page.locator("section").last, "contacts: 1")
     expect(page.locator("section").last).to_contain_text("100%")
