@@ -69,7 +69,7 @@ Takes incoming contacts from many bots, finds the **lead** who wrote, and hands 
 by the operator's weight for that source, and never past the operator's load limit.
 
 To try it here, execute in this order: *Add an operator*, *Add a source*, *Add an operator to a source*,
-*Register a contact*. Each example works as it stands.
+*Register a contact*. On an empty database each example works as it stands.
 
 An admin's GET of contacts, sources or statistics with the header `Cache-Control: max-age=2` may get an answer that is
 that many seconds old; without it, it is always of now.

@@ -295,7 +295,7 @@ def test_the_readme_is_short_and_each_document_says_for_whom_it_is() -> None:
     assert len(reading.read(README).splitlines()) <= 250
     for document in DOCUMENTS[1:]:
         third = reading.read(document).splitlines()[2]
-        assert third.startswith("For who "), document
+        assert third.startswith("For those who "), document
         assert "](../../README.md)" in reading.read(document).split("\n## ")[0], document
 
 
