@@ -61,7 +61,7 @@ def add_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's word for a body that is no JSON
-            problem = {"type": "json_invalid", "loc": ["body"], "msg": "not a JSON document in UTF-8, or nested too deep"}
+            problem = {"type": "json_invalid", "loc": ["body"], "msg": "no JSON document in UTF-8, or nested too deep"}
             return await malformed(request, [problem])
         if error.status_code == 405:  # Starlette names only the methods of the first route with this path
             headers["Allow"] = _allowed_methods(request) or headers["Allow"]
