@@ -79,7 +79,7 @@ TAGS = [
     {"name": "Sources", "description": "The bots, and the weight of each operator at each."},
     {"name": "Contacts", "description": "A lead writes: one POST per conversation."},
     {"name": "Leads", "description": "The customers, over all sources."},
-    {"name": "Events", "description": "What happened to contacts, for who wants to be told."},
+    {"name": "Events", "description": "What happened to contacts, for those who want to be told."},
     {"name": "Subscriptions", "description": "Who is told what happens: webhooks, and messages to people."},
     {"name": "Statistics", "description": "Counted from the rows."},
     {"name": "Keys", "description": "Who may call what; see Authorize."},

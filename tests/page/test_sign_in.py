@@ -154,7 +154,8 @@ def test_a_link_in_a_message_opens_its_contact_after_signing_in_too(guarded: Ser
     expect(dialog).to_contain_text("Anna")
     expect(page.locator("main h2")).to_have_text("Contacts")
     page.keyboard.press("Escape")
-    expect(page).to_have_url(f"{locked.base}/#contacts")  # a moment after it is hidden
+    expect(dialog).to_be_hidden()
+    expect(page).to_have_url(f"{locked.base}/#contacts")  # a moment later
     page.reload()  # what was closed stays closed
     expect(page.locator("main li")).to_have_count(1)
     expect(dialog).to_be_hidden()
