@@ -13,6 +13,7 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Security
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse
+from fastapi.routing import iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import Connection
@@ -115,6 +116,7 @@ def create_app(settings: Settings | None = None, rng: random.Random | None = Non
     async def get_page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
+    list(iter_route_contexts(app.routes))  # builds them; FastAPI would at the first request, and hold up all others
     return app
 
 

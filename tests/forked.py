@@ -20,7 +20,7 @@ from crm.web.logs import set_up_logs
 
 ROOT = Path(__file__).parents[1]
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload([__name__, "tests.warm"])
+FORKS.set_forkserver_preload([__name__, "crm.main"])
 _load = uvicorn.Config.load
 
 

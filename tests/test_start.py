@@ -45,3 +45,11 @@ def test_a_restart_keeps_everything_and_ids_go_on(path: Path) -> None:
     with local(create_app(settings_of(f"sqlite:///{path}"))) as client:
         assert [operator["name"] for operator in Api(client).get("/operators/")] == ["Anna"]
         assert Api(client).operator("Clara") == 3
+
+
+def test_the_first_request_finds_the_routes_built(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes 0.2 s, during which no other is answered."""
+    with local(create_app(settings_of(f"sqlite:///{path}"))) as client:
+        monkeypatch.setattr("fastapi.routing.get_dependant", None)
+        assert Api(client).get("/health") == {"status": "ok"}  # the route that is looked at last
+        assert Api(client).get("/contacts/") == []
