@@ -61,7 +61,6 @@ async function shown() {
 }
 
 function Totals() {
-  if (!totals.value) return loading();
   const { contacts, utilization, capacity, pending, oldest_pending_seconds, unassigned_share } = totals.value;
   const cell = (title, value, more, kind) => html`<div class="card"><dt>${title}</dt><dd class=${kind}>${value}${more && html` <small>${more}</small>`}</dd></div>`;
   return html`<dl class="totals">
@@ -84,7 +83,7 @@ function LastHour() {
       <polygon points="0,100 ${points} 600,100" /><polyline points=${points} /></svg></dd></div>`;
 }
 
-const Self = () => me.value && html`<div class="card line"><bdi class="name">${me.value.name}</bdi> ${shift(me.value)}
+const Self = () => html`<div class="card line"><bdi class="name">${me.value.name}</bdi> ${shift(me.value)}
   ${loadBar(me.value)}<${Switch} id=${me.value.id} name=${me.value.name} active=${me.value.is_active} />
   ${button(t("My week"), () => open("shifts", me.value.id, me.value.name))}</div>`;
 
@@ -155,9 +154,10 @@ function Opened() {
 }
 
 function App() {
+  const top = role.value === "admin" ? totals : me; // came they later, what is below would move away under a click
   return html`<div id="page" class=${away.value ? "away" : ""}>
     <${Header} />${!opened.value && html`<${Messages} />`}
-    ${asks.value ? html`<${SignIn} />` : !caller.value ? loading() : html`${role.value === "admin" ? html`<${Totals} />` : html`<${Self} />`}<${Navigation} /><${Main} />`}
+    ${asks.value ? html`<${SignIn} />` : !caller.value || !top.value ? loading() : html`${role.value === "admin" ? html`<${Totals} />` : html`<${Self} />`}<${Navigation} /><${Main} />`}
   </div><${Opened} />`;
 }
 

@@ -54,6 +54,17 @@ def test_totals_and_the_last_hour_are_those_of_the_api_and_follow_it(service: Se
     assert service.call("GET", "/stats/")["pending"] == 1
 
 
+def test_nothing_that_can_be_clicked_moves_away_when_the_totals_come(service: Service, tab: Tab) -> None:
+    team(service, Anna=2)
+    write(service, "tg:1", lead_name="Ivan")
+    tab.page.add_init_script("""
+        const look = () => window.isEarly ||= document.querySelector("main") && !document.querySelector(".totals");
+        new MutationObserver(look).observe(document, { childList: true, subtree: true });""")
+    page = tab.go("leads")
+    expect(page.locator("main li")).to_contain_text("Ivan")
+    assert not page.evaluate("window.isEarly")
+
+
 def test_operators_are_added_changed_switched_and_released(service: Service, tab: Tab) -> None:
     team(service, Anna=2)
     write(service, "tg:1"), write(service, "tg:2")
