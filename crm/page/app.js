@@ -112,7 +112,7 @@ function Navigation() {
   useEffect(() => nav.current.querySelector("[aria-current]").scrollIntoView({ block: "nearest" }), [view.value]); // on a phone
   return html`<nav ref=${nav} aria-label=${t("Views")}>${views.value.map(({ name, title }) => html`
     <a href="#${name}" aria-current=${name === view.value.name ? "page" : null}>${title()}${
-      name === "queue" && totals.value?.pending ? ` (${number(totals.value.pending)})` : ""}</a>`)}</nav>`;
+      name === "queue" && totals.value.pending ? ` (${number(totals.value.pending)})` : ""}</a>`)}</nav>`;
 }
 
 function Main() {
@@ -153,11 +153,12 @@ function Opened() {
     ${content && html`<${module.View} answer=${content} />`}</div>`}</dialog>`;
 }
 
+/** All below the header at once: what is below `Top` would else move away under a click when that comes. */
 function App() {
-  const top = role.value === "admin" ? totals : me; // came they later, what is below would move away under a click
+  const [Top, isRead] = role.value === "admin" ? [Totals, totals.value] : [Self, me.value];
   return html`<div id="page" class=${away.value ? "away" : ""}>
     <${Header} />${!opened.value && html`<${Messages} />`}
-    ${asks.value ? html`<${SignIn} />` : !caller.value || !top.value ? loading() : html`${role.value === "admin" ? html`<${Totals} />` : html`<${Self} />`}<${Navigation} /><${Main} />`}
+    ${asks.value ? html`<${SignIn} />` : !isRead ? loading() : html`<${Top} /><${Navigation} /><${Main} />`}
   </div><${Opened} />`;
 }
 
